@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything a key can do, said once.
+
+The bindings, the footer, the help screen and the command palette are all made from
+`ACTIONS`, so that none of them can offer what another does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from textual.binding import Binding
+
+OVERVIEW, TALKERS, BLOCKS = "overview", "talkers", "blocks"
+"""Names of the panes, as actions and the pane switcher call them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing the operator can do by a key or from the command palette."""
+
+    id: str
+    """Its name; handlers are found by it."""
+    keys: tuple[str, ...]
+    """The keys that do it; the first is the one shown."""
+    label: str
+    """One or two words, for the footer."""
+    help: str
+    """One line, for the help screen and the command palette."""
+    writes: bool = False
+    """Whether it changes the kernel's state; never offered without controls."""
+    panes: tuple[str, ...] = ()
+    """Where it works; empty for everywhere."""
+    opens: str = ""
+    """The pane it shows, for an action that switches panes."""
+    in_footer: bool = True
+    """Whether the footer has it among the others: panes are on their tabs, help and quit pinned."""
+
+    @property
+    def key_label(self) -> str:
+        """The first key as it is written for people."""
+        return _KEY_LABELS.get(self.keys[0], self.keys[0])
+
+    def works_in(self, pane: str) -> bool:
+        """Whether it belongs to `pane`."""
+        return not self.panes or pane in self.panes
+
+
+_KEY_LABELS = {"escape": "Esc", "ctrl+l": "^L", "ctrl+c": "^C"}
+
+_LISTS = (TALKERS, BLOCKS)
+
+ACTIONS: tuple[Action, ...] = (
+    Action(
+        "pane-overview", ("1",), "Overview", "Totals, top talkers, what was dropped and why",
+        opens=OVERVIEW, in_footer=False,
+    ),
+    Action(
+        "pane-talkers", ("2",), "Talkers", "Every source that sends, one row each",
+        opens=TALKERS, in_footer=False,
+    ),
+    Action(
+        "pane-blocks", ("3",), "Blocks", "Who is blocked, until when, and who is allowed",
+        opens=BLOCKS, in_footer=False,
+    ),
+    Action(
+        "block", ("b",), "block", "Block the selected source or its prefix, for a while",
+        writes=True, panes=(TALKERS,),
+    ),
+    Action(
+        "new-block", ("n",), "new block", "Block an address or prefix by typing it",
+        writes=True, panes=(BLOCKS,),
+    ),
+    Action(
+        "unblock", ("u",), "unblock", "End the block that holds the selected row",
+        writes=True, panes=_LISTS,
+    ),
+    Action("filter", ("/",), "filter", "Show only the rows that match an expression", panes=_LISTS),
+    Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_LISTS),
+    Action("sort", ("s",), "sort", "Sort by the next column", panes=_LISTS),
+    Action("pause", ("p",), "pause", "Freeze the display; data is still collected"),
+    Action("limits", ("l",), "limits", "Change the limits that hold for every source", writes=True),
+    Action(
+        "allow", ("a",), "allow", "Let the selected source pass whatever it sends",
+        writes=True, panes=(TALKERS,),
+    ),
+    Action(
+        "disallow", ("d",), "disallow", "Take the selected row out of the allow list",
+        writes=True, panes=_LISTS,
+    ),
+    Action("invert", ("S",), "invert", "Turn the sort order round", panes=_LISTS),
+    Action("redraw", ("ctrl+l",), "redraw", "Draw the whole screen again", in_footer=False),
+    Action("help", ("?", "f1"), "help", "Keys, signs and the language of filters", in_footer=False),
+    Action("quit", ("q", "ctrl+c"), "quit", "Leave the dashboard", in_footer=False),
+)  # fmt: skip
+"""Every action, in the order of the footer: what matters most in an attack comes first."""
+
+PINNED = ("help", "quit")
+"""What the footer never drops, however narrow the terminal."""
+
+
+def by_id(action_id: str) -> Action:
+    """Return the action called `action_id`.
+
+    Raises:
+        KeyError: There is none.
+    """
+    return _BY_ID[action_id]
+
+
+_BY_ID = {action.id: action for action in ACTIONS}
+
+
+def bindings() -> Iterable[Binding]:
+    """Yield the key bindings of every action, for the app."""
+    for action in ACTIONS:
+        for key in action.keys:
+            # ^C must work in every dialog and in every text field, or somebody is stuck.
+            yield Binding(
+                key, command(action), action.label, show=False, priority=key == "ctrl+c"
+            )
+
+
+def command(action: Action) -> str:
+    """Return what Textual runs to perform `action`."""
+    return f"app.perform('{action.id}')"

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What runs in the kernel: the C programs, their compiler's child, the layout of their maps."""

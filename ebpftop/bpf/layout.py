@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The twin of `maps.h`: a numpy dtype for every key and value, and the words of its enums.
+
+`check` compares it, field by field, with what the compiler made of the C side; it runs at
+each load, so that the two cannot drift. Addresses are two big-endian 64-bit numbers, which
+is their network order.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+from ebpftop.errors import KernelRefusedError
+from ebpftop.model import VERDICTS
+
+LIMITER_SHIFT = 4
+BYTE_COST_SHIFT = 20
+EVENTS = 1024
+EVENT_TEXT_BYTES = 32
+RULE_TEXT_BYTES = 40
+META_BYTES = 8176
+NEW_SOURCES_WINDOW_S = 0.125
+RULE_ENDED = 1
+"""`until_ns` of a rule that is over and whose end was told."""
+STRIKES_FORGOTTEN_S = 24 * 3600
+BLOCK_LONGEST_S = 30 * 24 * 3600
+
+
+class Flag(IntEnum):
+    """Bits of `config.flags`."""
+
+    ALLOWED = 1 << 0
+    BLOCKS = 1 << 1
+    PREFIXES = 1 << 2
+    PROTECTED = 1 << 3
+    LIMITS = 1 << 4
+    AUTO = 1 << 5
+    DRY_RUN = 1 << 6
+    DROP_NEW = 1 << 7
+    DROP_UNPARSED = 1 << 8
+
+
+class Rule(IntEnum):
+    """Bits of a rule as rows cache it; the rest is its slot."""
+
+    ALLOWED = 1 << 31
+    BLOCKED = 1 << 30
+    PROTECTED = 1 << 29
+    PREFIX = 1 << 28
+
+
+RULE_SLOT_MASK = 0xFFFFFF
+
+PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6", "other")
+REASONS = (
+    "", "blocked", "blocked-prefix", "blocked-auto", "limit-pps", "limit-bps", "limit-syn",
+    "limit-contended", "new-source", "unparsed",
+)  # fmt: skip
+"""Words for `enum reason`."""
+UNPARSED = (
+    "", "vlan-truncated", "vlan-depth", "ip-truncated", "ip-header", "extension-depth",
+    "l4-truncated", "l4-header",
+)  # fmt: skip
+"""Words for `enum unparsed`."""
+
+
+class EventKind(IntEnum):
+    """`enum event_kind`."""
+
+    BLOCK = 1
+    BLOCK_AUTO = 2
+    BLOCK_END = 3
+    UNBLOCK = 4
+    FLOOD = 5
+    FLOOD_END = 6
+    TABLE_FULL = 7
+
+
+class ControlOp(IntEnum):
+    """`enum control_op`."""
+
+    EVENT = 1
+    END_RULE = 2
+    END_AUTO = 3
+
+
+PROTECTED_WHY = ("", "gateway", "management", "operator")
+"""Words for the values of `protected`: why a prefix is in it."""
+
+U32, U64 = np.dtype("<u4"), np.dtype("<u8")
+ADDRESS = np.dtype([("high", ">u8"), ("low", ">u8")])
+PREFIX = np.dtype([("length", U32), ("word", "V16")])
+COUNT = np.dtype([("packets", U64), ("bytes", U64)])
+CPU_STATS = np.dtype(
+    [
+        ("received", COUNT),
+        ("verdicts", COUNT, len(VERDICTS)),
+        ("protocols", U64, len(PROTOCOLS)),
+        ("syn", U64),
+        ("drops", U64, len(REASONS)),
+        ("would_drop", U64, len(REASONS)),
+        ("unparsed", U64, len(UNPARSED)),
+        ("tick_ns", U64),
+        ("flood_drops", U64),
+        ("budget_window_ns", U64),
+        ("budget_used", U64),
+    ]
+)
+CONFIG = np.dtype(
+    [
+        (name, U64)
+        for name in (
+            "generation", "flags", "pps_cost", "byte_cost", "syn_cost", "burst", "grace_ns",
+            "block_for_ns", "new_sources", "flood_pps", "pps", "bps", "syn", "rules_used",
+        )
+    ]
+)  # fmt: skip
+LIMITER = np.dtype(
+    [(name, U64) for name in ("pps_time", "byte_time", "over_since_ns", "blocked", "syn_time")]
+)
+SOURCE = np.dtype(
+    [
+        ("policy", U64),
+        ("last_ns", U64),
+        ("passed_packets", U64),
+        ("passed_bytes", U64),
+        ("limiter", LIMITER),
+        ("dropped_packets", U64),
+        ("dropped_bytes", U64),
+        ("would_drop_packets", U64),
+        ("limited_ns", U64),
+        ("first_ns", U64),
+    ]
+)
+RULE = np.dtype(
+    [
+        ("until_ns", U64),
+        ("set_ns", U64),
+        ("address", ADDRESS),
+        ("length", U32),
+        ("kind", U32),
+        ("text", f"S{RULE_TEXT_BYTES}"),
+    ]
+)
+AUTO_BLOCK = np.dtype(
+    [
+        (name, U64)
+        for name in ("until_ns", "set_ns", "strikes", "reason", "packets", "bytes", "ended")
+    ]
+)
+EVENT = np.dtype(
+    [
+        ("seq", U64),
+        ("time_ns", U64),
+        ("address", ADDRESS),
+        ("length", U32),
+        ("kind", U32),
+        ("value", U64, 2),
+        ("text", f"S{EVENT_TEXT_BYTES}"),
+    ]
+)
+STATE = np.dtype(
+    [
+        (name, U64)
+        for name in (
+            "event_seq", "flood_since_ns", "flood_last_ns", "flood_window_ns", "flood_drops",
+            "sources_added", "table_full_ns",
+        )
+    ]
+)  # fmt: skip
+CONTROL_REQUEST = np.dtype([("op", U64), ("slot", U64), ("event", EVENT)])
+META = np.dtype([("length", U64), ("crc32", U64), ("json", f"V{META_BYTES}")])
+
+MAPS: Mapping[str, tuple[np.dtype[Any], np.dtype[Any]]] = {
+    "config": (U32, CONFIG),
+    "stats": (U32, CPU_STATS),
+    "state": (U32, STATE),
+    "events": (U32, EVENT),
+    "ip_tracker": (ADDRESS, SOURCE),
+    "net_limiters": (U64, LIMITER),
+    "auto_blocks": (ADDRESS, AUTO_BLOCK),
+    "blocked_ips": (ADDRESS, U64),
+    "blocked_nets": (PREFIX, U64),
+    "allowed": (PREFIX, U64),
+    "protected": (PREFIX, U64),
+    "rules": (U32, RULE),
+    "rule_hits": (U32, COUNT),
+    "meta": (U32, META),
+}
+"""Key and value of each map by its name; of per-CPU maps, the value of one CPU."""
+
+PER_CPU = frozenset({"stats", "rule_hits"})
+"""Maps that hold a value for every possible CPU."""
+
+PROGRAMS = ("xdp_pipeline", "control")
+"""Functions of the module, as they are loaded."""
+
+
+def flattened(dtype: np.dtype[Any], name: str = "", offset: int = 0) -> list[tuple[str, int, int]]:
+    """Return every scalar or plain array of a dtype as (dotted name, offset, size)."""
+    base, shape = (dtype.subdtype or (dtype, ()))[:2]
+    if base.fields is None or shape:
+        return [(name, offset, dtype.itemsize)]
+    found: list[tuple[str, int, int]] = []
+    for field, (inner, at, *_) in base.fields.items():
+        found += flattened(inner, f"{name}.{field}" if name else field, offset + at)
+    return found
+
+
+def fingerprint() -> str:
+    """Return a short hash of the layout: sides with the same one understand each other."""
+    text = repr({name: (flattened(k), flattened(v)) for name, (k, v) in MAPS.items()})
+    text += repr((PROTOCOLS, REASONS, UNPARSED, VERDICTS, list(EventKind), list(Flag)))
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def check(compiled: Mapping[str, Mapping[str, Sequence[Sequence[Any]]]]) -> None:
+    """Compare this page with the compiler's view of `maps.h`.
+
+    Args:
+        compiled: For each map its key's and value's fields, as `compile.py` reports them.
+
+    Raises:
+        KernelRefusedError: They differ; names the map and the first field.
+    """
+    for name, (key, value) in MAPS.items():
+        if name not in compiled:
+            raise KernelRefusedError(f"the compiled programs have no map {name}", _REINSTALL)
+        for part, dtype in (("key", key), ("value", value)):
+            ours = [tuple(field) for field in flattened(dtype)]
+            theirs = [tuple(field) for field in compiled[name][part]]
+            for mine, other in zip(ours, theirs, strict=False):
+                if mine != other:
+                    raise KernelRefusedError(
+                        f"{part} of map {name}: {mine} here, {other} in the program", _REINSTALL
+                    )
+            if len(ours) != len(theirs):
+                raise KernelRefusedError(f"{part} of map {name} has another shape", _REINSTALL)
+
+
+_REINSTALL = "the installation is mixed from two versions; install ebpftop again"

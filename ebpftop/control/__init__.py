@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What changes the kernel's state. Read-only mode is the absence of these objects."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ebpftop.model import Limits, Prefix
+
+
+class Controls(Protocol):
+    """The acts an operator has. Each may block for milliseconds: call them off the event loop.
+
+    Each raises an `EbpftopError` where it cannot be done, and then nothing has changed.
+    """
+
+    def guarded(self, prefix: Prefix) -> str | None:
+        """Say why dropping `prefix` could cut the operator off; None where it could not."""
+        ...
+
+    def block(
+        self, prefix: Prefix, *, for_s: float | None, reason: str = "", override: bool = False
+    ) -> None:
+        """Drop all from `prefix` for `for_s` seconds, None for ever; again: changes the block."""
+        ...
+
+    def unblock(self, prefix: Prefix) -> None:
+        """End the block of exactly `prefix`, manual or automatic."""
+        ...
+
+    def allow(self, prefix: Prefix) -> None:
+        """Let all from `prefix` pass, before blocks and limits."""
+        ...
+
+    def disallow(self, prefix: Prefix) -> None:
+        """Take `prefix` out of the allow list."""
+        ...
+
+    def set_limits(self, limits: Limits) -> None:
+        """Put `limits` in force, for every source at once."""
+        ...

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attach a new instance with a policy in force from its first packet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ebpftop.bpf import layout
+from ebpftop.bpf.layout import Flag
+from ebpftop.config import AccessPolicy, CapacityPolicy, Policy
+from ebpftop.control.protection import ProtectionControl
+from ebpftop.control.rules import RuleTable
+from ebpftop.kernel import attaching, bpffs, libbpf
+from ebpftop.kernel.instance import Instance, sweep_stale
+
+TABLE_TURNOVER_S = 8.0
+"""Without a number in the policy, new sources alone take at least so long to fill the table."""
+
+
+def attach(
+    interfaces: Sequence[str], policy: Policy, *, mode: str, path: Path | None, pinned: bool
+) -> Instance:
+    """Attach to `interfaces`; see `attaching.attach`.
+
+    Args:
+        interfaces: Their names.
+        policy: What to put in force.
+        mode: `auto`, `native` or `generic`.
+        path: Where the policy was read, None for no file.
+        pinned: Outlive this process.
+    """
+    bpffs.mount(lasting=pinned)
+    sweep_stale()
+    named = policy.access.group != AccessPolicy().group
+    return attaching.attach(
+        interfaces,
+        mode=mode,
+        defines=capacities(policy.capacity),
+        gid=attaching.reader_group(policy.access.group, required=named),
+        policy=str(path.resolve()) if path else "",
+        pinned=pinned,
+        configure=lambda instance: _configure(instance, policy),
+    )
+
+
+def capacities(capacity: CapacityPolicy) -> dict[str, int]:
+    """Return the sizes of the maps, by the names of the C side."""
+    return {
+        "CAPACITY_SOURCES": capacity.sources,
+        "CAPACITY_BLOCKS": capacity.blocks,
+        "CAPACITY_PREFIXES": capacity.prefixes,
+        "CAPACITY_RULES": capacity.blocks + 2 * capacity.prefixes,
+    }
+
+
+def _configure(instance: Instance, policy: Policy) -> None:
+    protection = policy.protection
+    table = RuleTable(instance.maps)
+    new_sources_s = protection.new_sources_per_core_s or (
+        policy.capacity.sources / TABLE_TURNOVER_S / libbpf.possible_cpus()
+    )
+    table.config["new_sources"] = max(1, round(new_sources_s * layout.NEW_SOURCES_WINDOW_S))
+    table.config["flood_pps"] = protection.flood_pps
+    flags = Flag.DROP_NEW if protection.over_budget == "drop" else 0
+    flags |= Flag.DROP_UNPARSED if protection.unparsed == "drop" else 0
+    table.config["flags"] = flags
+    table.commit()
+    control = ProtectionControl(instance, holding_lock=True)
+    control.set_limits(policy.limits.limits())
+    control.allow_all(policy.allow)
+    control.protect(policy.management)

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The acts of DDoS protection: blocks, the allow list, limits.
+
+Each takes the writer's lock, reads the maps, checks, writes, and raises the lists'
+generation last. The maps are the only truth: nothing is remembered here between acts.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+
+from ebpftop.bpf import layout
+from ebpftop.bpf.layout import ControlOp, EventKind, Flag, Rule
+from ebpftop.control.guard import Guard
+from ebpftop.control.rules import RuleTable, entry
+from ebpftop.errors import NotFoundError, UsageError
+from ebpftop.format import printable
+from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel.instance import Instance, describe_failure
+from ebpftop.model import Limits, Prefix
+
+LOWEST_BPS = 8_000
+"""One byte a millisecond: below it a single frame would cost seconds."""
+CLOCK_TICKS_IN_BURST = 2
+MOST_EVENTS_AT_ONCE = 16
+"""Blocks of a list that are told one by one; a longer list is told as its first ones."""
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRequest:
+    """One block to set."""
+
+    prefix: Prefix
+    """Whom."""
+    for_s: float | None
+    """How long, in seconds; None is for ever."""
+    reason: str = ""
+    """Why, in the operator's words."""
+
+
+class ProtectionControl:
+    """The acts on one instance, as `control.Controls` says.
+
+    Args:
+        instance: Open for writing; who opened it closes it.
+        holding_lock: The caller holds the writer's lock over all its acts.
+    """
+
+    def __init__(self, instance: Instance, *, holding_lock: bool = False) -> None:
+        self._instance = instance
+        self._holding_lock = holding_lock
+        self._maps = instance.maps
+
+    @contextmanager
+    def _writing(self) -> Iterator[RuleTable]:
+        """Hold the writer's lock over one act."""
+        try:
+            with nullcontext() if self._holding_lock else bpffs.locked(self._instance.name):
+                yield RuleTable(self._maps)
+        except OSError as error:
+            raise describe_failure(error) from error
+
+    def guarded(self, prefix: Prefix) -> str | None:
+        """Say why dropping `prefix` could cut the operator off; None where it could not."""
+        return Guard(self._maps).why(prefix)
+
+    def block(
+        self, prefix: Prefix, *, for_s: float | None, reason: str = "", override: bool = False
+    ) -> None:
+        """Drop all from `prefix`; one that is blocked already gets the new end and reason.
+
+        Raises:
+            NotPermittedError: It could cut the operator off, and `override` is not given.
+            UsageError: The allow list lets it through first, or the time is not above 0.
+            KernelRefusedError: The table is full, or the kernel refused.
+        """
+        self.block_all([BlockRequest(prefix, for_s, reason)], override=override)
+
+    def block_all(self, requests: Sequence[BlockRequest], *, override: bool = False) -> None:
+        """Set many blocks, all or none; errors as of `block`."""
+        wanted = {request.prefix: request for request in requests}
+        if not override:
+            Guard(self._maps).check(wanted)
+        now_ns = time.monotonic_ns()
+        entries = [entry(r.prefix, Rule.BLOCKED, _until(r, now_ns), _reason(r)) for r in requests]
+        with self._writing() as table:
+            _refuse_allowed(table, wanted)
+            if entries:
+                table.write(np.concatenate(entries))
+                table.commit()
+            for request in list(wanted.values())[:MOST_EVENTS_AT_ONCE]:
+                self._tell(
+                    EventKind.BLOCK, request.prefix, _reason(request),
+                    int((request.for_s or 0) * _NS),
+                )  # fmt: skip
+
+    def unblock(self, prefix: Prefix) -> None:
+        """End the block of exactly `prefix`, manual or automatic.
+
+        Raises:
+            NotFoundError: It is not blocked; names the block that covers it.
+        """
+        with self._writing() as table:
+            slot = table.slot_of(prefix, Rule.BLOCKED)
+            if slot is not None:
+                table.remove([slot])
+                table.commit()
+            automatic = self._automatic(prefix) and self._maps["auto_blocks"].delete(
+                (prefix.high, prefix.low)
+            )
+            if slot is None and not automatic:
+                raise self._not_blocked(table, prefix)
+            self._tell(EventKind.UNBLOCK, prefix, "by the operator")
+
+    def _automatic(self, prefix: Prefix) -> bool:
+        """Whether automatic blocks are of this kind: an IPv4 address, or an IPv6 /64."""
+        return prefix.is_host if prefix.is_ipv4 else prefix.length == 64
+
+    def _not_blocked(self, table: RuleTable, prefix: Prefix) -> NotFoundError:
+        covering = table.covering(prefix, Rule.BLOCKED)
+        net = prefix.truncated(64)
+        if (
+            covering is None
+            and not prefix.is_ipv4
+            and self._maps["auto_blocks"].get((net.high, net.low)) is not None
+        ):
+            covering = net
+        hint = f"the block of {covering} holds it" if covering else "`ebpftop blocks` lists them"
+        return NotFoundError(f"{prefix} is not blocked by itself", hint)
+
+    def allow(self, prefix: Prefix) -> None:
+        """Let all from `prefix` pass, before blocks and limits."""
+        self.allow_all([prefix])
+
+    def allow_all(self, prefixes: Iterable[Prefix]) -> None:
+        """Put many on the allow list, all or none; those that are on it stay."""
+        entries = [entry(prefix, Rule.ALLOWED, 0, "") for prefix in dict.fromkeys(prefixes)]
+        with self._writing() as table:
+            if entries:
+                table.write(np.concatenate(entries))
+                table.commit()
+
+    def disallow(self, prefix: Prefix) -> None:
+        """Take `prefix` out of the allow list.
+
+        Raises:
+            NotFoundError: It is not in it.
+        """
+        with self._writing() as table:
+            slot = table.slot_of(prefix, Rule.ALLOWED)
+            if slot is None:
+                covering = table.covering(prefix, Rule.ALLOWED)
+                hint = f"{covering} is" if covering else "`ebpftop allowed` lists them"
+                raise NotFoundError(f"{prefix} is not on the allow list by itself", hint)
+            table.remove([slot])
+            table.commit()
+
+    def set_limits(self, limits: Limits) -> None:
+        """Put limits in force for every source.
+
+        Raises:
+            UsageError: A value is out of range.
+        """
+        _check_limits(limits)
+        with self._writing() as table:
+            config = table.config
+            burst_ns = max(limits.burst_s * _NS, CLOCK_TICKS_IN_BURST * _clock_tick_ns())
+            config["pps"], config["bps"], config["syn"] = limits.pps, limits.bps, limits.syn
+            config["pps_cost"] = _cost(limits.pps)
+            config["syn_cost"] = _cost(limits.syn)
+            config["byte_cost"] = _cost(limits.bps, 8 << layout.BYTE_COST_SHIFT)
+            config["burst"] = int(burst_ns) << layout.LIMITER_SHIFT
+            config["grace_ns"] = int(limits.grace_s * _NS)
+            config["block_for_ns"] = int(limits.block_for_s * _NS)
+            flags = int(config["flags"][0]) & ~(Flag.LIMITS | Flag.DRY_RUN)
+            flags |= Flag.LIMITS | Flag.AUTO if limits.any else 0
+            config["flags"] = flags | (Flag.DRY_RUN if limits.dry_run else 0)
+            table.commit()
+
+    def protect(self, management: Iterable[Prefix] | None = None) -> None:
+        """Write who is protected now; None keeps the management prefixes there are."""
+        guard = Guard(self._maps)
+        with self._writing() as table:
+            guard.write(table, guard.management() if management is None else management)
+            table.commit()
+
+    def sweep(self) -> None:
+        """Tell the end of blocks whose time is over, where no packet came to find out."""
+        now_ns = time.monotonic_ns()
+        with self._writing() as table:
+            ended = table.ended(now_ns)
+            for slot in ended:
+                self._run(ControlOp.END_RULE, slot=slot)
+            table.remove(ended)
+            if ended:
+                table.commit()
+            keys, values = self._maps["auto_blocks"].read()
+            over = np.flatnonzero((values["ended"] == 0) & (values["until_ns"] <= now_ns))
+            for key in keys[over].copy():
+                address = Prefix(int(key["high"]), int(key["low"]))
+                net = address.low == 0 and address.high != 0
+                self._run(ControlOp.END_AUTO, Prefix(address.high, address.low, 64 if net else 128))
+        if not Guard(self._maps).is_complete():
+            self.protect()
+
+    def _tell(self, kind: EventKind, prefix: Prefix, text: str, value: int = 0) -> None:
+        self._run(ControlOp.EVENT, prefix, kind=kind, text=text, value=value)
+
+    def _run(
+        self,
+        op: ControlOp,
+        prefix: Prefix | None = None,
+        *,
+        slot: int = 0,
+        kind: int = 0,
+        text: str = "",
+        value: int = 0,
+    ) -> None:
+        request = np.zeros(1, layout.CONTROL_REQUEST)
+        request["op"], request["slot"] = op, slot
+        event = request["event"]
+        if prefix is not None:
+            event["address"]["high"], event["address"]["low"] = prefix.high, prefix.low
+            event["length"] = prefix.length
+        event["kind"] = kind
+        event["value"][:, 0] = value
+        event["text"] = text.encode()[: layout.EVENT_TEXT_BYTES].decode(errors="ignore").encode()
+        libbpf.run_program(self._instance.programs["control"], request.tobytes())
+
+
+def _until(request: BlockRequest, now_ns: int) -> int:
+    if request.for_s is None:
+        return 0
+    if not 0 < request.for_s < math.inf:
+        raise UsageError("a block lasts longer than 0 s", "say `90s`, `10m`, `2h` or `forever`")
+    return now_ns + int(request.for_s * _NS)
+
+
+def _reason(request: BlockRequest) -> str:
+    return printable(request.reason, layout.RULE_TEXT_BYTES)
+
+
+def _refuse_allowed(table: RuleTable, wanted: Iterable[Prefix]) -> None:
+    if not (table.rules["kind"] == Rule.ALLOWED).any():
+        return
+    for prefix in wanted:
+        covering = table.covering(prefix, Rule.ALLOWED)
+        if covering:
+            raise UsageError(
+                f"a block of {prefix} would do nothing: {covering} is on the allow list",
+                f"disallow {covering} first",
+            )
+
+
+def _check_limits(limits: Limits) -> None:
+    for name in ("pps", "bps", "syn", "grace_s", "block_for_s"):
+        if getattr(limits, name) < 0:
+            raise UsageError(f"{name} cannot be below 0", "0 switches a limit off")
+    if 0 < limits.bps < LOWEST_BPS:
+        raise UsageError("a limit below 8kbit would stop single frames", "say 8kbit or more")
+    if max(limits.pps, limits.syn) > _NS or limits.bps > 1000 * _NS:
+        raise UsageError("that limit is above any link's rate", "0 switches a limit off")
+    if not 0 < limits.burst_s <= 3600:
+        raise UsageError("a burst is above 0 and at most 1h", "say `1s`")
+    if max(limits.grace_s, limits.block_for_s) > layout.BLOCK_LONGEST_S:
+        raise UsageError("that is longer than 30 days", "block it by hand for longer")
+
+
+def _cost(rate: int, scale: int = 1) -> int:
+    """Return what one packet, or byte, costs at `rate` a second; 0 where there is no limit."""
+    return max(1, round(_NS * scale * (1 << layout.LIMITER_SHIFT) / rate)) if rate else 0
+
+
+def _clock_tick_ns() -> float:
+    return time.clock_getres(6) * _NS  # CLOCK_MONOTONIC_COARSE, which `time` does not name

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make an instance, attach it to interfaces, and take it away again.
+
+Another's program on the hook is never replaced: `attach` refuses and names it.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ebpftop import __version__
+from ebpftop.bpf import layout
+from ebpftop.errors import KernelRefusedError, NotFoundError
+from ebpftop.kernel import bpffs, libbpf, loading
+from ebpftop.kernel.instance import (
+    PIPELINE,
+    Attachment,
+    Instance,
+    LoadedProgram,
+    Meta,
+    network_namespace,
+)
+from ebpftop.kernel.netlink import Link, netlink
+
+MODES = ("auto", "native", "generic")
+
+
+def reader_group(name: str, *, required: bool) -> int:
+    """Return the group that may watch: its number, 0 where it does not exist and need not."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        if required:
+            raise NotFoundError(f"there is no group {name}", f"groupadd --system {name}") from None
+        return 0
+
+
+def _check_free(link: Link) -> None:
+    """Refuse an interface that has a program on it already, ours or not."""
+    if not link.xdp_program:
+        return
+    try:
+        fd = libbpf.program_fd(link.xdp_program)
+        try:
+            program = libbpf.program_info(fd).name or "without a name"
+        finally:
+            os.close(fd)
+    except OSError:
+        program = "unknown"
+    if program == PIPELINE:
+        raise KernelRefusedError(
+            f"ebpftop is attached to {link.name} already", f"ebpftop detach {link.name} first"
+        )
+    raise KernelRefusedError(
+        f"another XDP program is on {link.name}: {program}, id {link.xdp_program}",
+        "it is left alone; remove it with the tool that attached it",
+    )
+
+
+def attach(
+    interfaces: Sequence[str],
+    *,
+    mode: str,
+    defines: Mapping[str, int],
+    gid: int,
+    policy: str,
+    pinned: bool,
+    configure: Callable[[Instance], None],
+) -> Instance:
+    """Load, configure and attach a new instance.
+
+    Args:
+        interfaces: Their names; all are attached, or none.
+        mode: `auto`, `native` or `generic`.
+        defines: Capacities, by the names the C side gives them.
+        gid: Group that may read the maps; 0 for nobody but root.
+        policy: Path of the policy file, for `meta`.
+        pinned: The links outlive this process.
+        configure: Called before the first packet, with the writer's lock held.
+
+    Raises:
+        EbpftopError: An interface is missing or taken, or the kernel refused; nothing is left.
+    """
+    links = _free_links(interfaces)
+    folder = bpffs.BPFFS / _folder_name(links)
+    with bpffs.locked(folder.name):
+        instance = _created(folder, links, defines, gid, policy)
+        try:
+            configure(instance)
+            _attach_links(instance, mode)
+            if pinned:
+                instance.pin_links()
+        except BaseException:
+            instance.remove()
+            raise
+    return instance
+
+
+def _created(
+    folder: Path, links: Sequence[Link], defines: Mapping[str, int], gid: int, policy: str
+) -> Instance:
+    try:
+        folder.mkdir(mode=0o700)
+        loading.load(folder, defines)
+        _open_to_group(folder, gid)
+        return _with_meta(folder, links, policy)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise KernelRefusedError(
+            f"cannot write to {folder}: {error.strerror}", f"is {bpffs.BPFFS} mounted read-only?"
+        ) from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _free_links(interfaces: Sequence[str]) -> list[Link]:
+    with netlink() as socket:
+        links = [socket.link(name) for name in interfaces]
+    for link in links:
+        _check_free(link)
+    return links
+
+
+def _folder_name(links: Sequence[Link]) -> str:
+    """Return the name of an instance's folder; a bpffs allows no dot in a name."""
+    return f"{network_namespace()}-{links[0].index}"
+
+
+def _open_to_group(folder: Path, gid: int) -> None:
+    """Let the group read maps. Programs stay closed: who can run one can write through it."""
+    for path in folder.iterdir():
+        program = path.name.startswith("prog_")
+        os.chown(path, 0, 0 if program else gid)
+        path.chmod(0o400 if program else 0o440)
+    os.chown(folder, 0, gid)
+    folder.chmod(0o750)
+
+
+def _with_meta(folder: Path, links: Sequence[Link], policy: str) -> Instance:
+    """Write the first `meta`, with which the folder can be opened."""
+    programs = []
+    for name in layout.PROGRAMS:
+        fd = libbpf.open_pin(folder / f"prog_{name}")
+        info = libbpf.program_info(fd)
+        os.close(fd)
+        programs.append(LoadedProgram(name, info.id, info.tag, info.verified_insns))
+    meta = Meta(
+        version=__version__, layout=layout.fingerprint(), namespace=network_namespace(),
+        attached_s=time.time(), policy=policy, programs=programs,
+        attachments=[Attachment(link.name, link.index, "") for link in links],
+    )  # fmt: skip
+    return Instance(folder, read_only=False, meta=meta)
+
+
+def _attach_links(instance: Instance, mode: str) -> None:
+    attachments = []
+    for wanted in instance.meta.attachments:
+        fd, got = _attach_one(instance.programs[PIPELINE], wanted, mode)
+        instance.links[wanted.index] = fd
+        attachments.append(replace(wanted, mode=got))
+    instance.write_meta(replace(instance.meta, attachments=attachments))
+
+
+def _attach_one(program: int, wanted: Attachment, mode: str) -> tuple[int, str]:
+    refusals = []
+    for attempt in ("native", "generic") if mode == "auto" else (mode,):
+        try:
+            native = attempt == "native"
+            return libbpf.attach_xdp(program, wanted.index, native=native), attempt
+        except OSError as error:
+            refusals.append(f"{attempt}: {_why_refused(error)}")
+    raise KernelRefusedError(
+        f"cannot attach to {wanted.name} ({'; '.join(refusals)})", _remedy(mode)
+    )
+
+
+def _why_refused(error: OSError) -> str:
+    return {
+        errno.EBUSY: "another program is there",
+        errno.EEXIST: "a program runs there in the other mode",
+        errno.EOPNOTSUPP: "the driver has no XDP",
+        errno.EINVAL: "the driver refuses, as for a large MTU or too few queues",
+        errno.ERANGE: "the MTU is too large for one buffer",
+        errno.EPERM: "not permitted",
+    }.get(error.errno or 0, error.strerror or str(error))
+
+
+def _remedy(mode: str) -> str:
+    return "try --mode generic" if mode == "native" else "`ebpftop doctor` names what is missing"
+
+
+def detach(instance: Instance, interface: str) -> None:
+    """Take one interface out; with the last one, everything of ours goes.
+
+    Raises:
+        NotFoundError: It is not one of the instance's.
+    """
+    leaving = [a for a in instance.meta.attachments if a.name == interface]
+    if not leaving:
+        raise NotFoundError(f"{interface} is not attached", f"attached: {instance.describe()}")
+    libbpf.detach_xdp(instance.meta.pipeline.id, leaving[0].index)
+    (instance.folder / f"link_{leaving[0].index}").unlink(missing_ok=True)
+    staying = [a for a in instance.meta.attachments if a.name != interface]
+    if staying:
+        instance.write_meta(replace(instance.meta, attachments=staying))
+    else:
+        instance.remove()

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One attached instance: its folder on the bpffs, its maps, its links.
+
+A folder is named after the network namespace and the first interface's number, since one
+name can exist in several namespaces. Links are held by file descriptor (they vanish with
+the process, SIGKILL included) or pinned. An instance without a live link is stale.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ebpftop import __version__
+from ebpftop.bpf import layout
+from ebpftop.errors import (
+    EbpftopError,
+    KernelRefusedError,
+    NotAttachedError,
+    NotPermittedError,
+)
+from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel.maps import Map
+from ebpftop.kernel.netlink import netlink
+
+PIPELINE = "xdp_pipeline"
+MODES = ("auto", "native", "generic")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One interface that the pipeline is attached to."""
+
+    name: str
+    """Its name when it was attached."""
+    index: int
+    """Its number."""
+    mode: str
+    """`native` or `generic`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProgram:
+    """A program as its loader saw it."""
+
+    name: str
+    """Its name in the kernel."""
+    id: int
+    """Its number in the kernel."""
+    tag: str
+    """Hash of its instructions."""
+    verified_insns: int
+    """Instructions the verifier walked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What the `meta` map says: all that a reader cannot find out by itself."""
+
+    version: str
+    """Version of ebpftop that attached it."""
+    layout: str
+    """`layout.fingerprint()` of that version."""
+    namespace: int
+    """Inode of the network namespace."""
+    attached_s: float
+    """Seconds since 1970 when it was attached."""
+    attachments: Sequence[Attachment]
+    """The interfaces."""
+    programs: Sequence[LoadedProgram]
+    """The programs."""
+    policy: str = ""
+    """Path of the policy file it was attached with; empty for none."""
+
+    @property
+    def pipeline(self) -> LoadedProgram:
+        """The program on the interfaces."""
+        return next(p for p in self.programs if p.name == PIPELINE)
+
+
+def network_namespace() -> int:
+    """Return the inode of this process's network namespace."""
+    return os.stat("/proc/self/ns/net").st_ino
+
+
+class Instance:
+    """An open instance.
+
+    Args:
+        folder: Where it is pinned.
+        read_only: Open every map so that the kernel refuses writes, and no program at all.
+        meta: Store this first, as who makes the instance does; what is stored is read without it.
+    """
+
+    def __init__(self, folder: Path, *, read_only: bool, meta: Meta | None = None) -> None:
+        self.folder = folder
+        self.read_only = read_only
+        self.maps: dict[str, Map] = {}
+        self.programs: dict[str, int] = {}
+        self.links: dict[int, int] = {}
+        """File descriptors of links that this process holds, by interface number."""
+        try:
+            self._open_map("meta")
+            if meta is None:
+                self.meta = self._read_meta()
+            else:
+                self.write_meta(meta)
+            self._open_rest()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        """Name of its folder and of its locks."""
+        return self.folder.name
+
+    def _open_map(self, name: str) -> None:
+        fd = libbpf.open_pin(self.folder / name, read_only=self.read_only)
+        self.maps[name] = Map(fd, *layout.MAPS[name])
+
+    def _open_rest(self) -> None:
+        if self.meta.layout != layout.fingerprint():
+            raise KernelRefusedError(
+                f"{self.describe()} was attached by ebpftop {self.meta.version}, "
+                f"whose maps differ from those of {__version__}",
+                "use that version, or `ebpftop detach` and attach again",
+            )
+        for name in layout.MAPS:
+            if name not in self.maps:
+                self._open_map(name)
+        if not self.read_only:
+            for name in layout.PROGRAMS:
+                self.programs[name] = libbpf.open_pin(self.folder / f"prog_{name}")
+
+    def _read_meta(self) -> Meta:
+        record = self.maps["meta"].get(0)
+        text = bytes(record["json"][0])[: int(record["length"][0])] if record is not None else b""
+        if record is None or not text or zlib.crc32(text) != int(record["crc32"][0]):
+            raise KernelRefusedError(f"{self.folder} is being attached", "try again in a second")
+        raw = json.loads(text)
+        raw["attachments"] = [Attachment(**a) for a in raw["attachments"]]
+        raw["programs"] = [LoadedProgram(**p) for p in raw["programs"]]
+        return Meta(**raw)
+
+    def write_meta(self, meta: Meta) -> None:
+        """Store what readers need to know."""
+        self.meta = meta
+        text = json.dumps(asdict(meta)).encode()
+        if len(text) > layout.META_BYTES:
+            raise KernelRefusedError("too many interfaces for one instance", "attach fewer")
+        record = np.zeros(1, layout.META)
+        record["length"], record["crc32"] = len(text), zlib.crc32(text)
+        record["json"] = np.void(text.ljust(layout.META_BYTES, b"\0"))
+        self.maps["meta"].put(0, record)
+
+    def describe(self) -> str:
+        """Name its interfaces, for messages."""
+        return ", ".join(a.name for a in self.meta.attachments) or self.name
+
+    def is_live(self) -> bool:
+        """Whether one of its links still stands."""
+        pipeline = self.meta.pipeline.id
+        if os.geteuid() == 0:
+            return any(program == pipeline for program, _ in libbpf.linked_programs())
+        with netlink() as socket:
+            return any(link.xdp_program == pipeline for link in socket.links())
+
+    def pin_links(self) -> None:
+        """Let the links outlive this process."""
+        for index, fd in self.links.items():
+            libbpf.pin(fd, self.folder / f"link_{index}")
+
+    def close(self) -> None:
+        """Give back every file descriptor; links that are not pinned go away with that."""
+        for fd in (*self.links.values(), *self.programs.values()):
+            os.close(fd)
+        for opened in self.maps.values():
+            opened.close()
+        self.links, self.programs, self.maps = {}, {}, {}
+
+    def remove(self) -> None:
+        """Close it and take away everything of ours."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for suffix in (".lock", ".control"):
+            (bpffs.RUN / f"{self.name}{suffix}").unlink(missing_ok=True)
+
+
+def _folders() -> list[Path]:
+    try:
+        return sorted(path for path in bpffs.BPFFS.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        return []
+    except PermissionError as error:
+        raise NotPermittedError(f"{bpffs.BPFFS} is closed to you", "run it with sudo") from error
+
+
+def sweep_stale() -> None:
+    """Remove instances whose links are gone, as after a dashboard was killed. Root only."""
+    if os.geteuid() != 0:
+        return
+    live = {program for program, _ in libbpf.linked_programs()}
+    for folder in _folders():
+        with bpffs.locked(folder.name, wait=False) as ours:
+            if ours and _pipeline_id(folder) not in live:
+                shutil.rmtree(folder, ignore_errors=True)
+                for suffix in (".lock", ".control"):
+                    (bpffs.RUN / f"{folder.name}{suffix}").unlink(missing_ok=True)
+
+
+def _pipeline_id(folder: Path) -> int:
+    try:
+        fd = libbpf.open_pin(folder / f"prog_{PIPELINE}")
+    except OSError:
+        return 0
+    try:
+        return libbpf.program_info(fd).id
+    finally:
+        os.close(fd)
+
+
+def find(interface: str, *, read_only: bool) -> Instance:
+    """Open the instance that is attached to `interface` in this network namespace.
+
+    Raises:
+        NotFoundError: There is no such interface.
+        NotAttachedError: Nothing of ours is attached there.
+        NotPermittedError: It is there, and closed to this user.
+        KernelRefusedError: It was attached by a version with another layout.
+    """
+    sweep_stale()
+    with netlink() as socket:
+        link = socket.link(interface)
+    prefix, closed = f"{network_namespace()}-", None
+    for folder in _folders():
+        if not folder.name.startswith(prefix):
+            continue
+        try:
+            instance = Instance(folder, read_only=read_only)
+        except (PermissionError, NotPermittedError):
+            closed = folder
+            continue
+        except FileNotFoundError:
+            continue
+        if any(a.index == link.index for a in instance.meta.attachments):
+            return instance
+        instance.close()
+    if closed is not None:
+        group = grp.getgrgid(closed.stat().st_gid).gr_name
+        who = f"be a member of group {group}, or use sudo" if group != "root" else "use sudo"
+        raise NotPermittedError(f"what is attached to {interface} is closed to you", who)
+    raise NotAttachedError(
+        f"ebpftop is not attached to {interface}", f"sudo ebpftop attach {interface}"
+    )
+
+
+def describe_failure(error: OSError) -> EbpftopError:
+    """Turn a refusal of the kernel that nobody expected into an error for the user."""
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return NotPermittedError(f"the kernel refused ({error.strerror})", "run it with sudo")
+    return KernelRefusedError(f"the kernel refused: {error.strerror}", "`ebpftop doctor` may know")

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compile and load the programs in a child process, and check what it made against the layout."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ebpftop.bpf import layout
+from ebpftop.errors import KernelRefusedError, NotPermittedError
+
+COMPILER = Path(layout.__file__).with_name("compile.py")
+SYSTEM_PYTHON = "/usr/bin/python3"
+COMPILE_TIMEOUT_S = 120
+
+INSTALL_BCC = "apt-get install python3-bpfcc"
+INSTALL_HEADERS = "apt-get install linux-libc-dev"
+
+
+def interpreter() -> str:
+    """Return the first interpreter that may have bcc: this one where it has it, the system's else.
+
+    The library called bcc on PyPI is another one; only the compiler's has a `libbcc`.
+    """
+    spec = importlib.util.find_spec("bcc")
+    if spec and spec.origin and Path(spec.origin).with_name("libbcc.py").exists():
+        return sys.executable
+    return SYSTEM_PYTHON
+
+
+def probe() -> str:
+    """Return the version of bcc that `interpreter` finds.
+
+    Raises:
+        KernelRefusedError: It finds none.
+    """
+    answer = _run(["--probe"], "")
+    return f"{answer['bcc']} by {interpreter()}"
+
+
+def load(folder: Path, defines: Mapping[str, int]) -> None:
+    """Compile `xdp_pipeline.c`, load its programs, pin them and every map in `folder`.
+
+    Args:
+        folder: An empty folder on a bpffs.
+        defines: Capacities and switches, by the names the C side gives them.
+
+    Raises:
+        KernelRefusedError: bcc or headers are missing, or the compiler, the verifier or the
+            kernel refused; the message holds their own last words.
+    """
+    request = {
+        "source": "xdp_pipeline.c",
+        "defines": dict(defines),
+        "programs": list(layout.PROGRAMS),
+        "pin": str(folder),
+    }
+    answer = _run([], json.dumps(request))
+    layout.check(answer["maps"])
+
+
+def _run(arguments: list[str], request: str) -> dict[str, Any]:
+    python = interpreter()
+    try:
+        child = subprocess.run(
+            [python, "-I", str(COMPILER), *arguments],
+            input=request,
+            capture_output=True,
+            text=True,
+            timeout=COMPILE_TIMEOUT_S,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise KernelRefusedError(f"there is no {python}", INSTALL_BCC) from error
+    except subprocess.TimeoutExpired as error:
+        raise KernelRefusedError(
+            f"compiling took longer than {COMPILE_TIMEOUT_S} s", "is the machine overloaded?"
+        ) from error
+    return _answer(child, python)
+
+
+def _answer(child: subprocess.CompletedProcess[str], python: str) -> dict[str, Any]:
+    """Read the child's answer, or turn its last words into an error that says what to do."""
+    words = child.stderr.strip()
+    if "No module named 'bcc'" in words:
+        raise KernelRefusedError(f"bcc is not installed for {python}", INSTALL_BCC)
+    try:
+        answer: dict[str, Any] = json.loads(child.stdout)
+    except ValueError:
+        last = words.splitlines()[-1] if words else f"exit status {child.returncode}"
+        raise KernelRefusedError(f"the compiler's process failed: {last}", INSTALL_BCC) from None
+    if "error" not in answer:
+        return answer
+    if "file not found" in words:
+        missing = next(line for line in words.splitlines() if "file not found" in line)
+        raise KernelRefusedError(missing.strip(), INSTALL_HEADERS)
+    if "super-user" in answer["error"] or "Operation not permitted" in words:
+        raise NotPermittedError("loading programs needs root", _become_root())
+    log = "\n".join(filter(None, [answer["error"], words[-2000:], answer["log"]]))
+    raise KernelRefusedError("the kernel did not take the programs", log)
+
+
+def _become_root() -> str:
+    if os.geteuid() == 0:
+        return "this root lacks CAP_BPF or CAP_NET_ADMIN; run outside the container"
+    return "run it with sudo"

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maps of the kernel as numpy records, read in batches."""
+
+from __future__ import annotations
+
+import ctypes as ct
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpftop.errors import KernelRefusedError
+from ebpftop.kernel.libbpf import call, object_info, possible_cpus
+
+MAP_TYPES = {1: "hash", 2: "array", 5: "percpu_hash", 6: "percpu_array", 9: "lru_hash",
+             11: "lpm_trie"}  # fmt: skip
+"""Names of the map types that ebpftop makes, by number."""
+ARRAYS = frozenset({"array", "percpu_array"})
+
+
+class _MapInfo(ct.Structure):
+    _fields_ = (
+        ("type", ct.c_uint32),
+        ("id", ct.c_uint32),
+        ("key_bytes", ct.c_uint32),
+        ("value_bytes", ct.c_uint32),
+        ("max_entries", ct.c_uint32),
+        ("flags", ct.c_uint32),
+        ("name", ct.c_char * 16),
+    )
+
+
+class Map:
+    """One open map, its entries as numpy records.
+
+    Args:
+        fd: Its file descriptor, which the map closes.
+        key: dtype of a key.
+        value: dtype of a value; of a per-CPU map, of one CPU's value.
+    """
+
+    def __init__(self, fd: int, key: np.dtype[Any], value: np.dtype[Any]) -> None:
+        self.fd = fd
+        info = object_info(fd, _MapInfo)
+        self.name = info.name.decode(errors="replace")
+        self.type = MAP_TYPES.get(info.type, str(info.type))
+        self.max_entries = int(info.max_entries)
+        self.key = key
+        per_cpu = self.type.startswith("percpu")
+        self.value = np.dtype((value, (possible_cpus(),))) if per_cpu else value
+        if (info.key_bytes, info.value_bytes) != (key.itemsize, value.itemsize):
+            os.close(fd)
+            raise KernelRefusedError(
+                f"map {self.name} has another layout than this version of ebpftop",
+                "run the version that attached it, or detach and attach again",
+            )
+        self._keys = np.empty(0, key)
+        self._values = np.empty(0, self.value)
+
+    def close(self) -> None:
+        """Close the file descriptor."""
+        os.close(self.fd)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory the kernel accounts to it."""
+        for line in Path(f"/proc/self/fdinfo/{self.fd}").read_text().splitlines():
+            if line.startswith("memlock:"):
+                return int(line.split()[1])
+        return None
+
+    def get(self, key: Any) -> NDArray[Any] | None:
+        """Return the value of `key` as a one-element array, None where there is none."""
+        found = np.zeros(1, self.value)
+        wanted = np.array([key], self.key)
+        try:
+            call("bpf_map_lookup_elem", self.fd, _at(wanted), _at(found))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
+        return found
+
+    def put(self, key: Any, value: NDArray[Any]) -> None:
+        """Write one entry; `value` is a one-element array."""
+        wanted = np.array([key], self.key)
+        call("bpf_map_update_elem", self.fd, _at(wanted), _at(value), ct.c_uint64(0))
+
+    def delete(self, key: Any) -> bool:
+        """Remove one entry; False where there was none."""
+        wanted = np.array([key], self.key)
+        try:
+            call("bpf_map_delete_elem", self.fd, _at(wanted))
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    def put_all(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
+        """Write entries in one system call; how many were written is in a refusal's `args[2]`."""
+        if len(keys) == 0:
+            return
+        count = ct.c_uint32(len(keys))
+        try:
+            call("bpf_map_update_batch", self.fd, _at(keys), _at(values), ct.byref(count), None)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, count.value) from error
+
+    def delete_all(self, keys: NDArray[Any]) -> None:
+        """Remove entries; those that are not there are passed over."""
+        for key in keys:
+            self.delete(key)
+
+    def read(self, limit: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Read all entries, or the first `limit`, in batches.
+
+        Returns:
+            Keys and values, views that the next call overwrites.
+        """
+        room = self.max_entries if limit is None else min(limit, self.max_entries)
+        if len(self._keys) < room:
+            self._keys, self._values = np.empty(room, self.key), np.empty(room, self.value)
+        # The kernel writes a whole key into the cursor of a trie, and a bucket's number into
+        # that of a hash; in and out must not be one buffer.
+        cursors = [ct.create_string_buffer(max(8, self.key.itemsize)) for _ in range(2)]
+        filled, first = 0, True
+        while filled < room:
+            count = ct.c_uint32(room - filled)
+            try:
+                call(
+                    "bpf_map_lookup_batch", self.fd, None if first else cursors[0], cursors[1],
+                    _at(self._keys, filled), _at(self._values, filled), ct.byref(count), None,
+                )  # fmt: skip
+            except OSError as error:
+                if error.errno == errno.ENOENT:
+                    filled += count.value
+                    break
+                if error.errno == errno.ENOSPC:
+                    break
+                raise
+            filled += count.value
+            cursors.reverse()
+            first = False
+        return self._keys[:filled], self._values[:filled]
+
+
+def _at(array: NDArray[Any], row: int = 0) -> ct.c_void_p:
+    return ct.c_void_p(array.ctypes.data + row * array.strides[0])

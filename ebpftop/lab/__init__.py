@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network on one machine: namespaces, veth pairs, real servers and real traffic.
+
+`ebpftop demo` and the kernel tests stand on it. Nothing in it touches an interface of the
+machine itself. It needs root, iproute2 and util-linux.
+"""
+
+from ebpftop.lab.demo import (
+    ClientReport,
+    FloodReport,
+    Traffic,
+    TrafficReport,
+    start_demo_traffic,
+)
+from ebpftop.lab.namespace import Namespace, enter, joined
+from ebpftop.lab.network import Host, Lab
+from ebpftop.lab.traffic import Job, flood, request_http, send_udp, serve_http
+
+__all__ = [
+    "ClientReport",
+    "FloodReport",
+    "Host",
+    "Job",
+    "Lab",
+    "Namespace",
+    "Traffic",
+    "TrafficReport",
+    "enter",
+    "flood",
+    "joined",
+    "request_http",
+    "send_udp",
+    "serve_http",
+    "start_demo_traffic",
+]

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands around the panes: the line on top, the tabs, the keys at the bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+from ebpftop import format
+from ebpftop.actions import PINNED, Action, command
+from ebpftop.model import Snapshot
+from ebpftop.screens.pane import Pane
+from ebpftop.widgets.cells import Cell
+
+
+def identity(
+    title: str,
+    snapshot: Snapshot | None,
+    *,
+    interval_s: float,
+    badges: Iterable[Cell],
+) -> tuple[Sequence[Cell], Sequence[Cell]]:
+    """Return the header: what is watched and how, at the left; the time of the data, at the right.
+
+    Args:
+        title: The names of the interfaces.
+        snapshot: What is displayed; None before the first.
+        interval_s: Seconds between snapshots.
+        badges: What the app itself has to say.
+    """
+    left = [Cell("ebpftop", "active"), Cell(title, "strong")]
+    if snapshot is None:
+        return [*left, *badges], []
+    modes = dict.fromkeys(interface.mode for interface in snapshot.interfaces)
+    left.append(Cell("/".join(modes)))
+    left.append(Cell(format.duration_text(interval_s), "muted"))
+    down = [interface.name for interface in snapshot.interfaces if not interface.up]
+    if down:
+        several = len(snapshot.interfaces) > 1
+        left.append(Cell(f"DOWN {' '.join(down)}" if several else "DOWN", "alarm"))
+    left.extend(badges)
+    if snapshot.limits.dry_run:
+        left.append(Cell("DRY RUN", "badge"))
+    return left, [Cell(f"up {format.duration(snapshot.uptime_s)}", "muted"), wall_time(snapshot)]
+
+
+def wall_time(snapshot: Snapshot) -> Cell:
+    """Return the time of day at which the snapshot was taken."""
+    return Cell(time.strftime("%H:%M:%S", time.localtime(snapshot.clock.wall_s)))
+
+
+def tabs(switches: Iterable[Action], current: str) -> Iterator[Cell]:
+    """Yield a tab for each action that opens a pane."""
+    for action in switches:
+        tone = "active" if action.opens == current else "plain"
+        yield Cell(f"{action.key_label} {action.label}", tone, command(action))
+
+
+def footer(offered: Sequence[Action]) -> tuple[Sequence[Cell], Sequence[Cell]]:
+    """Return the keys that work now, and apart from them those that must never be dropped."""
+    others = [key for action in offered if action.in_footer for key in _key(action)]
+    pinned = [key for action in offered if action.id in PINNED for key in _key(action)]
+    return others, pinned
+
+
+def help_sections(
+    offered: Sequence[Action], panes: Iterable[Pane]
+) -> Sequence[tuple[str, Sequence[Action]]]:
+    """Sort the actions that can ever be offered under headings: everywhere, then pane by pane."""
+    sections = [("EVERYWHERE", [action for action in offered if not action.panes])]
+    for pane in panes:
+        own = [action for action in offered if pane.NAME in action.panes]
+        if own:
+            sections.append((f"IN {pane.NAME.upper()}", own))
+    return sections
+
+
+def _key(action: Action) -> Iterator[Cell]:
+    yield Cell(f"{action.key_label} {action.label}", "key", command(action))

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Figures that several panes and dialogs show, always in the same words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ebpftop import format
+from ebpftop.model import Limits, Prefix, Snapshot, SourceState
+from ebpftop.screens.targets import covering
+from ebpftop.widgets.cells import STATES, Cell, Tone
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+_BAR_CELLS = 16
+
+
+def rate(value: float | None) -> str:
+    """Return packets a second in whole packets, in at most six characters."""
+    return format.count(value if value is None or not math.isfinite(value) else round(value))
+
+
+def share_cell(part: float, whole: float, tone: Tone) -> Cell:
+    """Return `part` of `whole` as a percentage and a bar."""
+    if not whole > 0 or not math.isfinite(part):
+        return Cell("")
+    share = min(1.0, part / whole)
+    full, eighths = divmod(round(8 * _BAR_CELLS * share), 8)
+    bar = "█" * full + (_EIGHTHS[eighths] if eighths else "")
+    return Cell(f"{format.percent(share):>5} {bar}", tone)
+
+
+def source_summary(snapshot: Snapshot) -> Sequence[Cell]:
+    """Return how many sources there are, and how many of them are held back."""
+    state = snapshot.sources.state
+    cells = []
+    for kind in (SourceState.BLOCKED, SourceState.LIMITED):
+        if number := int(np.count_nonzero(state == kind)):
+            sign, tone = STATES[kind]
+            cells.append(Cell(f"{sign} {format.count(number)} {kind.label}", tone))
+    return [*cells, Cell(f"{len(state):,} sources", "muted")]
+
+
+def limits_cells(limits: Limits) -> Sequence[Cell]:
+    """Return the limits in force, a text each."""
+    if not limits.any:
+        return [Cell("limits", "muted"), Cell("off: nothing is dropped by rate")]
+    cells = [Cell("limits", "muted")]
+    if limits.pps:
+        cells.append(Cell(f"{format.count(limits.pps)} pps", "strong"))
+    if limits.bps:
+        cells.append(Cell(format.bits_rate_unit(limits.bps), "strong"))
+    if limits.syn:
+        cells.append(Cell(f"{format.count(limits.syn)} syn/s", "strong"))
+    times = f"burst {format.duration_text(limits.burst_s)}"
+    if limits.block_for_s:
+        times += f", blocks after {format.duration_text(limits.grace_s)}"
+        times += f" for {format.duration_text(limits.block_for_s)}"
+    cells.append(Cell(times))
+    if limits.dry_run:
+        cells.append(Cell("DRY RUN: nothing is dropped", "badge"))
+    return cells
+
+
+def standing(snapshot: Snapshot, target: Prefix) -> Sequence[Cell]:
+    """Say what blocks or allows `target`, and for how long."""
+    cells = []
+    if (block := covering(snapshot.blocks, target)) is not None:
+        row = snapshot.blocks.row_of(block)
+        assert row is not None
+        who = "automatic" if snapshot.blocks.automatic[row] else "manual"
+        by = who if block == target else f"by {block}, {who}"
+        left = time_left(snapshot, int(snapshot.blocks.expires_ns[row]))
+        cells.append(Cell(f"✖ blocked ({by}) {left}", "bad"))
+    if (allowed := covering(snapshot.allowed, target)) is not None:
+        by = "" if allowed == target else f" by {allowed}"
+        cells.append(Cell(f"✔ allowed{by}", "info"))
+    return cells
+
+
+def time_left(snapshot: Snapshot, expires_ns: int) -> str:
+    """Return the time until `expires_ns`; 0 is for ever."""
+    if not expires_ns:
+        return "forever"
+    return format.duration(max(0, expires_ns - snapshot.clock.monotonic_ns) // 10**9)
+
+
+def age(snapshot: Snapshot, at_ns: int) -> str:
+    """Return the time since `at_ns`, in whole seconds."""
+    seconds = max(0, snapshot.clock.monotonic_ns - at_ns) // 10**9
+    return "now" if seconds == 0 else format.duration(seconds)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dialog that changes what one source may send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from textual import on
+from textual.containers import Horizontal
+from textual.widget import Widget
+from textual.widgets import Input, Label
+
+from ebpftop import format
+from ebpftop.control import Controls
+from ebpftop.errors import UsageError
+from ebpftop.model import Limits, Snapshot
+from ebpftop.screens.dialog import Dialog
+from ebpftop.screens.figures import limits_cells
+from ebpftop.widgets.cells import Cell
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """One field of `Limits` and how it is written."""
+
+    name: str
+    label: str
+    hint: str
+    text: Callable[[Any], str]
+    parse: Callable[[str], Any]
+
+
+def _ending(text: str) -> float:
+    """Read a DURATION that ends.
+
+    Raises:
+        UsageError: It is no DURATION, or `forever`.
+    """
+    seconds = format.parse_duration(text)
+    if seconds is None:
+        raise UsageError("forever has no place here", "write 500ms, 1s or 10m")
+    return seconds
+
+
+def _on_off(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _switch(text: str) -> bool:
+    """Read `on` or `off`.
+
+    Raises:
+        UsageError: It is neither.
+    """
+    word = text.strip().lower()
+    if word not in ("on", "off"):
+        raise UsageError(f"'{format.printable(text, 20)}' is neither on nor off")
+    return word == "on"
+
+
+_SETTINGS: Final = (
+    _Setting("pps", "pps", "packets a second, 0 is off", str, format.parse_count),
+    _Setting("bps", "bps", "8kbit, 50mbit, 1gbit; 0 is off", format.rate_text, format.parse_rate),
+    _Setting("syn", "syn", "TCP requests a second, 0 is off", str, format.parse_count),
+    _Setting("burst_s", "burst", "how far it may run ahead", format.duration_text, _ending),
+    _Setting("grace_s", "grace", "over a limit before a block", format.duration_text, _ending),
+    _Setting("block_for_s", "block for", "0 never blocks", format.duration_text, _ending),
+    _Setting("dry_run", "dry run", "on counts and drops nothing", _on_off, _switch),
+)
+
+
+class LimitsDialog(Dialog):
+    """Shows the limits in force, and puts others in force.
+
+    Args:
+        controls: What sets them.
+        snapshot: What is known when it opens.
+    """
+
+    def __init__(self, controls: Controls, snapshot: Snapshot) -> None:
+        super().__init__("Limits for every source", "put in force")
+        self._controls = controls
+        self._inputs = {
+            setting.name: Input(
+                setting.text(getattr(snapshot.limits, setting.name)),
+                compact=True,
+                id=f"limit-{setting.name}",
+            )
+            for setting in _SETTINGS
+        }
+        self.show(snapshot)
+
+    def fields(self) -> Sequence[Widget]:
+        """Return a line for each setting."""
+        return [
+            Horizontal(
+                Label(setting.label, classes="label", markup=False),
+                self._inputs[setting.name],
+                Label(setting.hint, classes="hint", markup=False),
+                classes="field",
+            )
+            for setting in _SETTINGS
+        ]
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw the limits in force now."""
+        words = "  ".join(cell.text for cell in limits_cells(snapshot.limits)[1:])
+        self.facts.show([[Cell("in force", "muted"), Cell(words, "strong")]])
+
+    def action_confirm(self) -> None:
+        """Check the fields and put them in force."""
+        values: dict[str, Any] = {}
+        for setting in _SETTINGS:
+            field = self._inputs[setting.name]
+            try:
+                values[setting.name] = setting.parse(field.value)
+            except UsageError as error:
+                self.complain(f"{setting.label}: {error}", field)
+                return
+        limits = Limits(**values)
+        self.attempt(partial(self._controls.set_limits, limits), "Set the limits")
+
+    @on(Input.Submitted)
+    def _submitted(self) -> None:
+        self.action_confirm()

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The second pane: every source that sends, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ebpftop import actions, format, model
+from ebpftop.model import Clock, Prefix, Snapshot, Sources
+from ebpftop.screens.block_dialog import BlockDialog
+from ebpftop.screens.dialog import allow_dialog, disallow_dialog, unblock_dialog
+from ebpftop.screens.figures import age, rate, share_cell, source_summary, standing
+from ebpftop.screens.list_pane import ListPane, field_kinds
+from ebpftop.screens.targets import covering
+from ebpftop.widgets.cells import Cell, Column, state_cell
+
+
+_ON_TARGET = frozenset(("block", "unblock", "allow", "disallow"))
+
+
+def _fields(sources: Sources, clock: Clock) -> Mapping[str, model.Column]:
+    dropped_pps = model.Column("number", sources.dropped_pps)
+    return {**sources.columns(clock), "dropped_pps": dropped_pps}
+
+
+class SourceRows:
+    """The sources of a snapshot as rows of a table.
+
+    Args:
+        snapshot: Where they are.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._received = snapshot.rates.pps.get("received", 0.0) if snapshot.rates else 0.0
+
+    def cells(self, row: int) -> Sequence[Cell]:
+        """Return a cell for each of the pane's columns."""
+        sources = self._snapshot.sources
+        state = state_cell(int(sources.state[row]))
+        dropped_pps = float(sources.dropped_pps[row])
+        return (
+            Cell(str(sources.address(row)), "strong"),
+            state,
+            Cell(rate(sources.pps[row]), "strong"),
+            Cell(format.bits_rate(sources.bps[row])),
+            Cell(format.count(int(sources.packets[row]))),
+            Cell(format.size(int(sources.bytes[row]))),
+            Cell(format.count(int(sources.dropped[row]))),
+            Cell(rate(dropped_pps), "bad" if dropped_pps > 0 else "plain"),
+            Cell(age(self._snapshot, int(sources.last_ns[row])), "muted"),
+            share_cell(float(sources.pps[row]), self._received, state.tone),
+        )
+
+    def key(self, row: int) -> Prefix:
+        """Return the address in `row`."""
+        return self._snapshot.sources.address(row)
+
+    def row_of(self, key: Prefix) -> int | None:
+        """Return the row of the address `key`."""
+        return self._snapshot.sources.row_of(key)
+
+
+class TalkersPane(ListPane):
+    """Every source, busiest first; block, unblock, allow.
+
+    Args:
+        controls: The acts that are possible; None when the dashboard may only watch.
+    """
+
+    NAME = actions.TALKERS
+    COLUMNS = (
+        Column("address", "address", 15, "left", grows=True),
+        Column("state", "state", 9, "left", rank=2),
+        Column("pps", "pps", 7, rank=1),
+        Column("bps", "bps", 7, rank=3),
+        Column("packets", "packets", 9, rank=8),
+        Column("bytes", "bytes", 8, rank=6),
+        Column("dropped", "dropped", 9, rank=4),
+        Column("dropped_pps", "drop/s", 8, rank=5),
+        Column("last_seen_s", "seen", 6, rank=7),
+        Column("", "share", 12, "left", rank=9, stretch=11),
+    )
+    SORT = "pps"
+    FILTER_FIELDS = field_kinds(_fields(Sources.empty(), Clock(0, 0.0)))
+
+    def fields(self, snapshot: Snapshot) -> Mapping[str, model.Column]:
+        """Return the columns that are sorted and filtered by."""
+        return _fields(snapshot.sources, snapshot.clock)
+
+    def rows(self, snapshot: Snapshot) -> SourceRows:
+        """Return where the table's text comes from."""
+        return SourceRows(snapshot)
+
+    def about(self, target: Prefix) -> Sequence[Cell]:
+        """Say what the selected source sends, and what blocks or allows it."""
+        assert self.picture is not None
+        snapshot = self.picture.snapshot
+        row = snapshot.sources.row_of(target)
+        held = standing(snapshot, target)
+        if row is None:
+            return [Cell("not tracked any more", "warn"), *held]
+        state = state_cell(int(snapshot.sources.state[row]))
+        sends = Cell(
+            f"{rate(snapshot.sources.pps[row])} pps  "
+            f"{format.bits_rate_unit(snapshot.sources.bps[row])}"
+        )
+        return [sends, *held] if held else [sends, state]
+
+    def empty_text(self) -> str:
+        """Say why there is no row."""
+        return "Nobody has sent anything yet: sources appear here with their first packet"
+
+    def summary(self) -> Sequence[Cell]:
+        """Say how many there are, and how many are shown."""
+        if self.picture is None:
+            return ()
+        shown = ()
+        if self.filter is not None:
+            shown = (Cell(f"{len(self.table.order):,} shown of", "key"),)
+        return [*shown, *source_summary(self.picture.snapshot)]
+
+    def acts(self) -> Mapping[str, Callable[[], None]]:
+        """Return its acts on the selected source."""
+        return {
+            **super().acts(),
+            "block": lambda: self._open(BlockDialog),
+            "unblock": lambda: self._open(unblock_dialog),
+            "allow": lambda: self._open(allow_dialog),
+            "disallow": lambda: self._open(disallow_dialog),
+        }
+
+    def can(self, action_id: str) -> bool:
+        """Whether one of its acts makes sense for the selected source."""
+        if self.picture is None or self.target is None:
+            return action_id not in _ON_TARGET and super().can(action_id)
+        snapshot = self.picture.snapshot
+        match action_id:
+            case "unblock":
+                return covering(snapshot.blocks, self.target) is not None
+            case "allow":
+                return covering(snapshot.allowed, self.target) is None
+            case "disallow":
+                return covering(snapshot.allowed, self.target) is not None
+        return super().can(action_id)

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of the kernel's maps turned into the model's tables and words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpftop.bpf import layout
+from ebpftop.bpf.layout import EventKind, Flag, Rule
+from ebpftop.format import count, duration, printable
+from ebpftop.model import (
+    U64,
+    VERDICTS,
+    Allowed,
+    Blocks,
+    Clock,
+    Count,
+    Event,
+    Limits,
+    Prefix,
+    Rates,
+    Totals,
+)
+
+Records = NDArray[Any]
+
+LIMIT_WORDS = {"limit-pps": "packets", "limit-bps": "bits", "limit-syn": "connection requests"}
+
+
+def native(values: NDArray[Any]) -> U64:
+    """Return a contiguous copy of a field in this machine's byte order."""
+    return np.ascontiguousarray(values).astype(np.uint64)
+
+
+def text(raw: bytes) -> str:
+    """Return the printable text of a NUL-padded field."""
+    return printable(bytes(raw).decode("utf-8", "replace"))
+
+
+def limits(config: Records) -> Limits:
+    """Return the limits in force from the one `config` record."""
+    record = config[0]
+    return Limits(
+        pps=int(record["pps"]),
+        bps=int(record["bps"]),
+        syn=int(record["syn"]),
+        burst_s=(int(record["burst"]) >> layout.LIMITER_SHIFT) / 1e9,
+        grace_s=int(record["grace_ns"]) / 1e9,
+        block_for_s=int(record["block_for_ns"]) / 1e9,
+        dry_run=bool(int(record["flags"]) & Flag.DRY_RUN),
+    )
+
+
+def totals(stats: Records) -> Totals:
+    """Sum the counters of all CPUs (an array of `CPU_STATS`, one a CPU)."""
+
+    def by_word(words: tuple[str, ...], name: str) -> dict[str, int]:
+        sums = stats[name].sum(axis=0)
+        return {word: int(value) for word, value in zip(words, sums, strict=True) if word}
+
+    verdicts = stats["verdicts"]
+    return Totals(
+        received=Count(
+            int(stats["received"]["packets"].sum()), int(stats["received"]["bytes"].sum())
+        ),
+        verdicts={
+            word: Count(int(verdicts["packets"][:, at].sum()), int(verdicts["bytes"][:, at].sum()))
+            for at, word in enumerate(VERDICTS)
+        },
+        protocols=by_word(layout.PROTOCOLS, "protocols"),
+        syn=int(stats["syn"].sum()),
+        drops=by_word(layout.REASONS, "drops"),
+        would_drop=by_word(layout.REASONS, "would_drop"),
+        unparsed=by_word(layout.UNPARSED, "unparsed"),
+    )
+
+
+def total_rates(now: Totals, before: Totals, interval_s: float) -> Rates:
+    """Return what the totals grew a second; they are never reset while an instance lives."""
+
+    def pairs() -> Mapping[str, tuple[Count, Count]]:
+        both = {word: (now.verdicts[word], before.verdicts[word]) for word in VERDICTS}
+        return {"received": (now.received, before.received), **both}
+
+    grown = pairs()
+    return Rates(
+        pps={word: (b.packets - a.packets) / interval_s for word, (b, a) in grown.items()},
+        bps={word: (b.bytes - a.bytes) * 8 / interval_s for word, (b, a) in grown.items()},
+        protocols={
+            word: (value - before.protocols[word]) / interval_s
+            for word, value in now.protocols.items()
+        },
+        syn=(now.syn - before.syn) / interval_s,
+    )
+
+
+def blocks(
+    rules: Records, hits: Records, automatic: tuple[Records, Records], now_ns: int
+) -> Blocks:
+    """Join manual blocks, their hits and automatic blocks into one table.
+
+    Args:
+        rules: The used slots of `rules`.
+        hits: The same slots of `rule_hits`, summed over CPUs.
+        automatic: Keys and values of `auto_blocks`.
+        now_ns: CLOCK_MONOTONIC; what ended before it is left out.
+    """
+    until = rules["until_ns"]
+    held = np.flatnonzero((rules["kind"] == Rule.BLOCKED) & ((until == 0) | (until > now_ns)))
+    keys, values = automatic
+    live = np.flatnonzero(values["until_ns"] > now_ns)
+    manual, auto = rules[held], values[live]
+    reasons = np.empty(len(held) + len(live), np.object_)
+    reasons[: len(held)] = [text(raw) for raw in manual["text"].tolist()]
+    words = [_limit_reason(int(code)) for code in range(len(layout.REASONS))]
+    reasons[len(held) :] = [words[min(int(code), len(words) - 1)] for code in auto["reason"]]
+
+    def joined(ours: NDArray[Any], theirs: NDArray[Any]) -> U64:
+        return np.concatenate([native(ours), native(theirs)])
+
+    low = native(keys["low"][live])
+    return Blocks(
+        high=joined(manual["address"]["high"], keys["high"][live]),
+        low=joined(manual["address"]["low"], low),
+        length=np.concatenate(
+            [manual["length"].astype(np.uint8), np.where(low == 0, 64, 128).astype(np.uint8)]
+        ),
+        automatic=np.repeat(np.array([0, 1], np.uint8), [len(held), len(live)]),
+        reason=reasons,
+        set_ns=joined(manual["set_ns"], auto["set_ns"]),
+        expires_ns=joined(manual["until_ns"], auto["until_ns"]),
+        packets=joined(hits["packets"][held], auto["packets"]),
+        bytes=joined(hits["bytes"][held], auto["bytes"]),
+    )
+
+
+def allowed(rules: Records, hits: Records) -> Allowed:
+    """Return the allow list; arguments as of `blocks`."""
+    held = np.flatnonzero(rules["kind"] == Rule.ALLOWED)
+    entries = rules[held]
+    return Allowed(
+        high=native(entries["address"]["high"]),
+        low=native(entries["address"]["low"]),
+        length=entries["length"].astype(np.uint8),
+        packets=native(hits["packets"][held]),
+        bytes=native(hits["bytes"][held]),
+    )
+
+
+def _limit_reason(code: int) -> str:
+    word = LIMIT_WORDS.get(layout.REASONS[code])
+    return f"over the limit of {word}" if word else layout.REASONS[code]
+
+
+def event(record: Any, clock: Clock) -> Event:
+    """Turn one `EVENT` record into words."""
+    address = record["address"]
+    prefix = Prefix(int(address["high"]), int(address["low"]), min(int(record["length"]), 128))
+    kind = int(record["kind"])
+    words = text(record["text"])
+    first, second = (int(value) for value in record["value"])
+    name, detail = _EVENT_WORDS.get(kind, ("unknown", lambda _a, _b, said: said))
+    return Event(
+        seq=int(record["seq"]),
+        time_s=clock.wall_s - (clock.monotonic_ns - int(record["time_ns"])) / 1e9,
+        kind=name,
+        address="" if kind in (EventKind.FLOOD, EventKind.FLOOD_END) else str(prefix),
+        detail=detail(first, second, words),
+    )
+
+
+def _block_detail(duration_ns: int, _second: int, words: str) -> str:
+    lasts = f"for {duration(duration_ns / 1e9)}" if duration_ns else "for ever"
+    return f"{lasts}, {words}" if words else lasts
+
+
+_EVENT_WORDS: Mapping[int, tuple[str, Callable[[int, int, str], str]]] = {
+    EventKind.BLOCK: ("block", _block_detail),
+    EventKind.BLOCK_AUTO: (
+        "auto-block",
+        lambda code, ns, _: f"{_limit_reason(min(code, len(layout.REASONS) - 1))}, "
+        f"for {duration(ns / 1e9)}",
+    ),
+    EventKind.BLOCK_END: (
+        "block-end", lambda _until, auto, _: "automatic block over" if auto else "block over",
+    ),
+    EventKind.UNBLOCK: ("unblock", lambda _a, _b, words: words),
+    EventKind.FLOOD: ("flood", lambda drops, _b, _w: f"{count(drops)} automatic drops in a second"),
+    EventKind.FLOOD_END: ("flood-end", lambda ns, _b, _w: f"after {duration(ns / 1e9)}"),
+    EventKind.TABLE_FULL: (
+        "table-full", lambda _a, _b, words: words or "the oldest sources make room for new ones",
+    ),
+}  # fmt: skip

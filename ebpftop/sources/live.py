@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots of an attached instance: each map read in one batched call a tick."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ebpftop.bpf import layout
+from ebpftop.errors import SourceLostError
+from ebpftop.kernel import libbpf
+from ebpftop.kernel.instance import PIPELINE, Instance, describe_failure
+from ebpftop.kernel.netlink import Netlink
+from ebpftop.model import (
+    VERDICTS,
+    Clock,
+    Event,
+    Interface,
+    MapInfo,
+    Prefix,
+    Program,
+    Snapshot,
+    Sources,
+    Totals,
+)
+from ebpftop.ranking import RowKeys, match_rows, rates
+from ebpftop.sources import decoding
+from ebpftop.sources.states import States
+
+SLOW_MAPS_EVERY = 10
+"""Snapshots between counts of maps that are read for their fill alone."""
+TICKS_BEFORE_ALARM = 3
+"""How often in a row a sum must fail before it is called broken: counters move while read."""
+
+HOOKS = {PIPELINE: "xdp", "control": "none, run by ebpftop"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What the next snapshot compares itself with."""
+
+    taken_ns: int
+    totals: Totals
+    keys: RowKeys
+    packets: NDArray[np.uint64]
+    bytes: NDArray[np.uint64]
+    dropped: NDArray[np.uint64]
+
+
+class LiveSource:
+    """Reads an instance; it closes the instance when it is closed.
+
+    Args:
+        instance: Open for writing or read-only; only reading is done here.
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._maps = instance.maps
+        self._netlink = Netlink()
+        self._before: _Reading | None = None
+        self._states = States()
+        self._sequence = 0
+        self._event_cursor: int | None = None
+        self._rules = np.zeros(0, layout.RULE)
+        self._rules_generation = -1
+        self._fills: dict[str, int | None] = {}
+        self._failures: dict[str, int] = {}
+        self._memory = {name: opened.memory_bytes for name, opened in self._maps.items()}
+
+    def close(self) -> None:
+        """Close the instance."""
+        self._netlink.close()
+        self._instance.close()
+
+    def snapshot(self) -> Snapshot:
+        """Read everything.
+
+        Raises:
+            SourceLostError: The interface is gone, or the program was detached from it.
+        """
+        try:
+            interfaces = self._interfaces()
+            return self._read(interfaces)
+        except OSError as error:
+            raise describe_failure(error) from error
+
+    def _interfaces(self) -> list[Interface]:
+        found, reasons = [], []
+        pipeline = self._instance.meta.pipeline.id
+        for attachment in self._instance.meta.attachments:
+            link = self._netlink.link_at(attachment.index)
+            if link is None:
+                reasons.append(f"{attachment.name} was deleted")
+            elif link.xdp_program != pipeline:
+                reasons.append(f"ebpftop was detached from {link.name}")
+            else:
+                native = link.xdp_native
+                found.append(Interface(link.name, "native" if native else "generic", link.up))
+        if not found:
+            raise SourceLostError("; ".join(reasons), "nothing of it is left attached")
+        return found
+
+    def _read(self, interfaces: list[Interface]) -> Snapshot:
+        config = self._maps["config"].read()[1].copy()
+        stats = self._read_stats()
+        clock = Clock(time.monotonic_ns(), time.time())
+        totals = decoding.totals(stats)
+        rules, hits = self._read_rules(config)
+        automatic = self._maps["auto_blocks"].read()
+        keys, rows = self._maps["ip_tracker"].read()
+        taken_ns = time.monotonic_ns()
+        before = self._before
+        interval_s = (clock.monotonic_ns - before.taken_ns) / 1e9 if before else None
+        sources = self._sources(keys, rows, rules, automatic, config, clock)
+        self._before = _Reading(
+            clock.monotonic_ns, totals, (sources.high, sources.low, sources.first_ns),
+            sources.packets, sources.bytes, sources.dropped,
+        )  # fmt: skip
+        invariants = self._invariants(totals)
+        blocks = decoding.blocks(rules, hits, automatic, taken_ns)
+        allowed = decoding.allowed(rules, hits)
+        self._count_fills(len(rows), len(automatic[0]), blocks, allowed)
+        events, missed = self._new_events(clock)
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        return Snapshot(
+            sequence=sequence,
+            clock=clock,
+            interval_s=interval_s,
+            interfaces=interfaces,
+            uptime_s=max(0.0, clock.wall_s - self._instance.meta.attached_s),
+            limits=decoding.limits(config),
+            totals=totals,
+            rates=(
+                decoding.total_rates(totals, before.totals, interval_s)
+                if before and interval_s
+                else None
+            ),
+            sources=sources,
+            blocks=blocks,
+            allowed=allowed,
+            protected=self._protected(),
+            events=events,
+            missed_events=missed,
+            programs=self._programs(),
+            maps=self._map_infos(),
+            invariants=invariants,
+        )
+
+    def _read_stats(self) -> NDArray[Any]:
+        stats: NDArray[Any] = self._maps["stats"].read()[1][0].copy()
+        return stats
+
+    def _read_rules(self, config: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the used slots and their hits; the slots are read again when they changed."""
+        used = int(config["rules_used"][0])
+        generation = int(config["generation"][0])
+        if generation != self._rules_generation or used != len(self._rules):
+            self._rules = self._maps["rules"].read(used)[1].copy()
+            self._rules_generation = generation
+        per_cpu = self._maps["rule_hits"].read(used)[1]
+        hits = np.zeros(used, layout.COUNT)
+        for name in ("packets", "bytes"):
+            hits[name] = per_cpu[name].sum(axis=1)
+        return self._rules, hits
+
+    def _sources(
+        self,
+        keys: NDArray[Any],
+        rows: NDArray[Any],
+        rules: NDArray[Any],
+        automatic: tuple[NDArray[Any], NDArray[Any]],
+        config: NDArray[Any],
+        clock: Clock,
+    ) -> Sources:
+        high, low = decoding.native(keys["high"]), decoding.native(keys["low"])
+        first_ns = decoding.native(rows["first_ns"])
+        dropped = decoding.native(rows["dropped_packets"])
+        dropped_bytes = decoding.native(rows["dropped_bytes"])
+        packets = rows["passed_packets"] + dropped
+        octets = rows["passed_bytes"] + dropped_bytes
+        before = self._before
+        unknown = np.full(len(rows), np.nan)
+        matched = np.full(len(rows), -1, np.intp)
+        pps = bps = dropped_pps = unknown
+        if before is not None:
+            matched = match_rows(before.keys, (high, low, first_ns))
+            span = first_ns, before.taken_ns, (clock.monotonic_ns - before.taken_ns) / 1e9
+            pps = rates(packets, before.packets, matched, *span)
+            bps = rates(octets, before.bytes, matched, *span) * 8
+            dropped_pps = rates(dropped, before.dropped, matched, *span)
+        state = self._states.of(
+            high, low, rows, matched, rules, automatic,
+            int(config["generation"][0]), clock.monotonic_ns,
+        )  # fmt: skip
+        return Sources(
+            high, low, packets, octets, dropped, dropped_bytes,
+            decoding.native(rows["would_drop_packets"]), pps, bps, dropped_pps, state,
+            first_ns, decoding.native(rows["last_ns"]),
+        )  # fmt: skip
+
+    def _invariants(self, first: Totals) -> dict[str, bool]:
+        """Check the sums that must hold, bracketed by two readings (they move meanwhile)."""
+        second = decoding.totals(self._read_stats())
+        third = decoding.totals(self._read_stats())
+        # A packet is counted as received before its verdict is: one for each CPU is under way.
+        slack = libbpf.possible_cpus()
+
+        def received(totals: Totals) -> int:
+            return totals.received.packets
+
+        def verdicts(totals: Totals) -> int:
+            return sum(totals.verdicts[word].packets for word in VERDICTS)
+
+        def protocols(totals: Totals) -> int:
+            return sum(totals.protocols.values())
+
+        def dropped(totals: Totals) -> int:
+            return totals.verdicts["dropped"].packets
+
+        def drops(totals: Totals) -> int:
+            return sum(totals.drops.values())
+
+        checks = {
+            "verdicts = received": (received, verdicts),
+            "protocols = received": (received, protocols),
+            "drop reasons = dropped": (dropped, drops),
+        }
+        answer = {}
+        for name, (whole, parts) in checks.items():
+            holds = whole(first) - slack <= parts(second) <= whole(third) + slack
+            self._failures[name] = 0 if holds else self._failures.get(name, 0) + 1
+            answer[name] = self._failures[name] < TICKS_BEFORE_ALARM
+        return answer
+
+    def _protected(self) -> list[tuple[Prefix, str]]:
+        keys, values = self._maps["protected"].read()
+        found = []
+        for key, code in zip(keys, values, strict=True):
+            prefix = Prefix.from_bytes(bytes(key["word"]), int(key["length"]))
+            found.append((prefix, layout.PROTECTED_WHY[int(code)]))
+        return found
+
+    def _new_events(self, clock: Clock) -> tuple[list[Event], int]:
+        """Return what was told since the last snapshot; the first one shows all that is kept."""
+        newest = int(self._maps["state"].read()[1]["event_seq"][0])
+        if self._event_cursor is None:
+            self._event_cursor = max(0, newest - layout.EVENTS)
+        if newest <= self._event_cursor:
+            return [], 0
+        records = self._maps["events"].read()[1]
+        fresh = np.sort(records[records["seq"] > self._event_cursor], order="seq")
+        complete, missed, cursor = [], 0, self._event_cursor
+        for record in fresh:
+            seq = int(record["seq"])
+            gap = seq - cursor - 1
+            if gap and newest - seq + gap < layout.EVENTS:
+                break  # the one before it is still being written
+            missed += gap
+            cursor = seq
+            complete.append(decoding.event(record, clock))
+        self._event_cursor = cursor
+        return complete, missed
+
+    def _programs(self) -> list[Program]:
+        found = []
+        for loaded in self._instance.meta.programs:
+            fd = self._instance.programs.get(loaded.name)
+            info = libbpf.program_info(fd) if fd is not None else None
+            found.append(
+                Program(
+                    name=loaded.name,
+                    id=loaded.id,
+                    hook=HOOKS.get(loaded.name, ""),
+                    tag=loaded.tag,
+                    run_count=info.run_count if info else None,
+                    run_ns=info.run_ns if info else None,
+                    verified_insns=loaded.verified_insns,
+                )
+            )
+        return found
+
+    def _count_fills(self, sources: int, automatic: int, blocks: Any, allowed: Any) -> None:
+        manual = int((blocks.automatic == 0).sum())
+        hosts = int(((blocks.automatic == 0) & (blocks.length == 128)).sum())
+        if self._sequence % SLOW_MAPS_EVERY == 0:
+            self._fills["net_limiters"] = len(self._maps["net_limiters"].read()[0])
+        self._fills |= {
+            "ip_tracker": sources,
+            "auto_blocks": automatic,
+            "blocked_ips": hosts,
+            "blocked_nets": manual - hosts,
+            "allowed": len(allowed),
+            "rules": int((self._rules["kind"] != 0).sum()),
+        }
+
+    def _map_infos(self) -> list[MapInfo]:
+        return [
+            MapInfo(
+                name, opened.type, self._fills.get(name), opened.max_entries, self._memory[name]
+            )
+            for name, opened in self._maps.items()
+        ]

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One line of short texts: the header, the tabs, the footer, the line under a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual import events
+from textual.strip import Strip
+from textual.widget import Widget
+
+from ebpftop.format import printable
+from ebpftop.widgets.cells import GAP, TONE_CLASSES, Cell, fit, tone_style
+
+
+class Bar(Widget):
+    """Texts at the left and texts at the right of one line.
+
+    When both sides do not fit, the side that is not pinned yields: texts are dropped from its
+    far end, and the last one left is cut.
+
+    Args:
+        pinned: The side that is shown in full.
+        gap: Cells between two texts.
+        id: The widget's id.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(TONE_CLASSES)
+    can_focus = False
+    ALLOW_SELECT = False
+
+    def __init__(
+        self, *, pinned: Literal["left", "right"] = "right", gap: int = GAP, id: str | None = None
+    ) -> None:
+        super().__init__(id=id)
+        self._pinned = pinned
+        self._gap = gap
+        self._left: tuple[Cell, ...] = ()
+        self._right: tuple[Cell, ...] = ()
+
+    def show(self, left: Sequence[Cell], right: Sequence[Cell] = ()) -> None:
+        """Draw these texts, if they are not the ones drawn already."""
+        new = (tuple(left), tuple(right))
+        if new != (self._left, self._right):
+            self._left, self._right = new
+            self.refresh()
+
+    @property
+    def text(self) -> str:
+        """What is on the line now, without its styles."""
+        return self.render_line(0).text
+
+    def render_line(self, y: int) -> Strip:
+        """Draw the line; whatever is under it is blank."""
+        if y:
+            return Strip.blank(self.size.width, self.rich_style)
+        style = self.rich_style
+        segments = []
+        drawn_to = 0
+        for start, text, cell in self._layout():
+            segments.append(Segment(" " * (start - drawn_to), style))
+            segments.append(Segment(text, tone_style(self, cell.tone, style)))
+            drawn_to = start + cell_len(text)
+        return Strip(segments).adjust_cell_length(self.size.width, style)
+
+    async def on_click(self, event: events.Click) -> None:
+        """Run the action of the text that was clicked."""
+        for start, text, cell in self._layout():
+            if cell.action and start <= event.x < start + len(text):
+                await self.run_action(cell.action)
+
+    def _layout(self) -> Iterator[tuple[int, str, Cell]]:
+        """Yield where each text starts, what is left of it, and its cell."""
+        width = self.size.width - 2
+        left, right = list(self._left), list(self._right)
+        if self._pinned == "right":
+            kept, yielding = right, left
+        else:
+            kept, yielding = left, right
+        room = width - self._length(kept) - (self._gap if kept and yielding else 0)
+        # A text that keeps fewer cells than this says nothing.
+        least = 8
+        while yielding and (excess := self._length(yielding) - room) > 0:
+            last = yielding.pop()
+            remains = cell_len(printable(last.text)) - excess
+            if remains >= least and not last.action:
+                yielding.append(last._replace(text=fit(last.text, remains)))
+                break
+        yield from self._placed(left, 1)
+        yield from self._placed(right, 1 + width - self._length(right))
+
+    def _length(self, cells: Sequence[Cell]) -> int:
+        """Count the cells that `cells` take with the gaps between them."""
+        texts = sum(cell_len(printable(cell.text)) for cell in cells)
+        return texts + self._gap * max(0, len(cells) - 1)
+
+    def _placed(self, cells: Sequence[Cell], start: int) -> Iterator[tuple[int, str, Cell]]:
+        for cell in cells:
+            text = printable(cell.text)
+            yield start, text, cell
+            start += cell_len(text) + self._gap

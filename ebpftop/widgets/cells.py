@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cells of text in columns of fixed width, and how they become a line on the screen.
+
+All text that reaches the terminal through these is made printable here, at the last moment,
+and is drawn as a `Segment`: nothing in it is ever read as markup or as an escape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
+
+from ebpftop.format import printable
+from ebpftop.model import SourceState
+
+Tone = Literal[
+    "plain", "muted", "strong", "good", "warn", "bad", "info", "active", "key", "badge", "alarm"
+]
+"""What a text means; the style sheet gives each `tone--NAME` its colour."""
+
+TONE_CLASSES: Final = frozenset(
+    f"tone--{name}"
+    for name in (
+        *("plain", "muted", "strong", "good", "warn", "bad", "info"),
+        *("active", "key", "badge", "alarm"),
+    )
+)
+"""Component classes of every widget that draws cells."""
+
+STATES: Final[dict[SourceState, tuple[str, Tone]]] = {
+    SourceState.PASSED: ("●", "good"),
+    SourceState.ALLOWED: ("✔", "info"),
+    SourceState.LIMITED: ("▲", "warn"),
+    SourceState.BLOCKED: ("✖", "bad"),
+}
+"""Sign and tone of a state: the sign alone must do where there is no colour."""
+
+GAP = 2
+"""Cells between two columns."""
+
+
+class Cell(NamedTuple):
+    """A piece of text, what it means, and what a click on it runs."""
+
+    text: str
+    """What is shown; made printable when it is drawn."""
+    tone: Tone = "plain"
+    """What it means."""
+    action: str = ""
+    """What a click runs; empty for nothing. Only some widgets take clicks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: how it is headed, and how it yields when space is short."""
+
+    key: str
+    """The field it is sorted by; empty where it cannot be sorted."""
+    title: str
+    """Its heading."""
+    width: int
+    """Cells it needs at least."""
+    align: Literal["left", "right"] = "right"
+    """Where its text stands."""
+    rank: int = 0
+    """0 is never hidden; the highest is hidden first."""
+    stretch: int = 0
+    """Cells it may take beyond its width when there are any left."""
+    grows: bool = False
+    """Whether a scrolling table widens it to the longest text it has shown in it."""
+
+
+class Placed(NamedTuple):
+    """A column that is shown, and how wide."""
+
+    index: int
+    """Which column, and which cell of a row."""
+    width: int
+    """Cells it was given."""
+
+
+def state_cell(state: int) -> Cell:
+    """Return the sign and the word of a `SourceState`."""
+    known = SourceState(state)
+    sign, tone = STATES[known]
+    return Cell(f"{sign} {known.label}", tone)
+
+
+def place(columns: Sequence[Column], widths: Sequence[int], available: int) -> tuple[Placed, ...]:
+    """Choose the columns that fit into `available` cells, and share out what is left.
+
+    Args:
+        columns: In the order they are shown.
+        widths: The least width of each; at least its own.
+        available: Cells of one line.
+    """
+    shown = list(range(len(columns)))
+
+    def spare() -> int:
+        return available - sum(widths[i] for i in shown) - GAP * (len(shown) - 1)
+
+    while spare() < 0 and (hideable := [i for i in shown if columns[i].rank]):
+        shown.remove(max(hideable, key=lambda i: columns[i].rank))
+    left = max(0, spare())
+    placed = []
+    for index in shown:
+        extra = min(left, columns[index].stretch)
+        left -= extra
+        placed.append(Placed(index, widths[index] + extra))
+    return tuple(placed)
+
+
+def fit(text: str, width: int, align: Literal["left", "right"] = "left") -> str:
+    """Return `text`, made printable, in exactly `width` cells; a cut is marked."""
+    text = printable(text)
+    length = len(text) if text.isascii() else cell_len(text)
+    if length > width:
+        return set_cell_size(text, width - 1) + "…" if width > 0 else ""
+    padding = " " * (width - length)
+    return padding + text if align == "right" else text + padding
+
+
+def tone_style(widget: Widget, tone: Tone, base: Style) -> Style:
+    """Return `base` with what the style sheet says of `tone` on top."""
+    return base + widget.get_component_rich_style(f"tone--{tone}", partial=True)
+
+
+def row_strip(
+    widget: Widget,
+    cells: Sequence[Cell],
+    columns: Sequence[Column],
+    placed: Sequence[Placed],
+    base: Style,
+) -> Strip:
+    """Draw one row of cells under `columns`, as wide as the columns are."""
+    gap = Segment(" " * GAP, base)
+    segments: list[Segment] = []
+    for index, width in placed:
+        cell = cells[index]
+        if segments:
+            segments.append(gap)
+        text = fit(cell.text, width, columns[index].align)
+        segments.append(Segment(text, tone_style(widget, cell.tone, base)))
+    return Strip(segments)

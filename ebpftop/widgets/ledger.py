@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small table that is all on the screen: a few rows, no cursor, no scrolling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from rich.segment import Segment
+from textual.geometry import Region, Size
+from textual.strip import Strip
+from textual.widget import Widget
+
+from ebpftop.widgets.cells import TONE_CLASSES, Cell, Column, place, row_strip
+
+
+class Ledger(Widget):
+    """A few rows under a heading; the first column's title is the title of the whole.
+
+    Args:
+        columns: What a row consists of.
+        headed: Whether the first line is the heading.
+        id: The widget's id.
+        classes: The widget's classes.
+    """
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {*TONE_CLASSES, "ledger--heading"}
+    can_focus = False
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        headed: bool = True,
+        id: str | None = None,
+        classes: str | None = None,
+    ) -> None:
+        super().__init__(id=id, classes=classes)
+        self._columns = tuple(columns)
+        self._headed = headed
+        self._rows: tuple[tuple[Cell, ...], ...] = ()
+        self._title = ""
+
+    def show(self, rows: Sequence[Sequence[Cell]], title: str = "") -> None:
+        """Draw these rows; only lines that differ from what is drawn are drawn again.
+
+        Args:
+            rows: A cell for each column.
+            title: Instead of the first column's title, where it changes.
+        """
+        old, new = self._rows, tuple(map(tuple, rows))
+        self._rows = new
+        if title != self._title:
+            self._title = title
+            self.refresh(Region(0, 0, self.size.width, 1))
+        if len(old) != len(new):
+            # The height may follow the rows, where the style sheet says auto.
+            self.refresh(layout=self.styles.is_auto_height)
+            return
+        for y, (before, after) in enumerate(zip(old, new, strict=True), int(self._headed)):
+            if before != after:
+                self.refresh(Region(0, y, self.size.width, 1))
+
+    @property
+    def lines(self) -> list[str]:
+        """What is drawn now, a text each line, without its styles."""
+        return [self.render_line(y).text for y in range(self.size.height)]
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        """Ask for one line a row."""
+        return len(self._rows) + self._headed
+
+    def render_line(self, y: int) -> Strip:
+        """Draw the heading, a row, or nothing."""
+        width = self.size.width
+        base = self.rich_style
+        margin = Segment(" ", base)
+        placed = place(self._columns, [c.width for c in self._columns], width - 2)
+        if self._headed and y == 0:
+            base = self.get_component_rich_style("ledger--heading")
+            margin = Segment(" ", base)
+            titles = [Cell(column.title) for column in self._columns]
+            if self._title:
+                titles[0] = Cell(self._title)
+            cells: Sequence[Cell] = titles
+        elif (row := y - self._headed) < len(self._rows):
+            cells = self._rows[row]
+        else:
+            return Strip.blank(width, base)
+        drawn = row_strip(self, cells, self._columns, placed, base)
+        return Strip([margin, *drawn]).adjust_cell_length(width, base)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a kernel test can run, and the network it runs on.
+
+A test marked `kernel` needs root. Where that, or a tool, is missing it is skipped with the
+reason, but under CI=true it fails: there, a skipped test would be a test that nobody runs.
+What the running kernel itself lacks is skipped everywhere; tests name it in the mark, as in
+`@pytest.mark.kernel("tcx")`, and `FEATURES` knows how to find out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import pytest
+
+from ebpftop.lab import Lab
+
+TOOLS = {
+    "bridge": "iproute2",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+}
+"""What kernel tests call, and the package it is in."""
+
+LAB_FEATURES = ("bridge", "veth")
+"""What the `lab` fixture asks of the kernel."""
+
+
+def _refusal(*argv: str) -> str | None:
+    """Run a command in a new network namespace; return its complaint, if any."""
+    done = subprocess.run(["unshare", "--net", *argv], capture_output=True, text=True)
+    return (done.stderr.strip() or f"{argv[0]} failed") if done.returncode else None
+
+
+def _tcx_refusal() -> str | None:
+    """Ask which programs are on lo's TCX ingress: a kernel without TCX does not know the question.
+
+    6.6 brought it, as attach type 46 of linux/bpf.h.
+    """
+    flags, count, ids = ctypes.c_uint32(), ctypes.c_uint32(64), (ctypes.c_uint32 * 64)()
+    query = ctypes.CDLL("libbpf.so.1").bpf_prog_query
+    error = -query(1, 46, 0, ctypes.byref(flags), ids, ctypes.byref(count))
+    return os.strerror(error) if error else None
+
+
+FEATURES: dict[str, Callable[[], str | None]] = {
+    "bridge": cache(lambda: _refusal("ip", "link", "add", "br0", "type", "bridge")),
+    "tcx": cache(_tcx_refusal),
+    "veth": cache(lambda: _refusal("ip", "link", "add", "probe", "type", "veth")),
+}
+"""Everything that a kernel may lack and a test may need: each probe returns what the kernel
+says against it, None where it is there."""
+
+
+@cache
+def obstacle() -> str | None:
+    """Say why no kernel test can run here; None where they can."""
+    if os.geteuid() != 0:
+        return "kernel tests need root"
+    for tool, package in TOOLS.items():
+        if shutil.which(tool) is None:
+            return f"kernel tests need `{tool}`, from {package}"
+    refusal = _refusal("true")
+    return f"kernel tests need network namespaces: {refusal}" if refusal else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    marks = list(item.iter_markers("kernel"))
+    if not marks:
+        return
+    reason = obstacle()
+    if reason and os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    if reason:
+        pytest.skip(reason)
+    needed = {name for mark in marks for name in mark.args}
+    if "lab" in getattr(item, "fixturenames", ()):
+        needed.update(LAB_FEATURES)
+    for name in sorted(needed):
+        refusal = FEATURES[name]()
+        if refusal:
+            pytest.skip(f"this kernel lacks {name}: {refusal}")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A server, three clients and an attacker, in namespaces of their own."""
+    with Lab() as lab:
+        yield lab
