@@ -42,12 +42,17 @@ class Action:
         """The first key as it is written for people."""
         return _KEY_LABELS.get(self.keys[0], self.keys[0])
 
+    @property
+    def all_keys_label(self) -> str:
+        """All its keys as they are written for people."""
+        return " ".join(_KEY_LABELS.get(key, key) for key in self.keys)
+
     def works_in(self, pane: str) -> bool:
         """Whether it belongs to `pane`."""
         return not self.panes or pane in self.panes
 
 
-_KEY_LABELS = {"escape": "Esc", "ctrl+l": "^L", "ctrl+c": "^C"}
+_KEY_LABELS = {"escape": "Esc", "ctrl+l": "^L", "ctrl+c": "^C", "f1": "F1"}
 
 _LISTS = (TALKERS, BLOCKS)
 
@@ -117,9 +122,7 @@ def bindings() -> Iterable[Binding]:
     for action in ACTIONS:
         for key in action.keys:
             # ^C must work in every dialog and in every text field, or somebody is stuck.
-            yield Binding(
-                key, command(action), action.label, show=False, priority=key == "ctrl+c"
-            )
+            yield Binding(key, command(action), action.label, show=False, priority=key == "ctrl+c")
 
 
 def command(action: Action) -> str:

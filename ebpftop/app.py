@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import ClassVar
 
-from textual import on
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import App, SystemCommand
 from textual.binding import BindingType
-from textual.containers import Container
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import ContentSwitcher, Static
 
 from ebpftop import actions
 from ebpftop.actions import ACTIONS, Action
@@ -25,23 +21,18 @@ from ebpftop.errors import EbpftopError
 from ebpftop.format import printable
 from ebpftop.model import Event, Snapshot
 from ebpftop.screens import chrome
-from ebpftop.screens.blocks import BlocksPane
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.help import HelpScreen
 from ebpftop.screens.history import History
 from ebpftop.screens.limits_dialog import LimitsDialog
-from ebpftop.screens.overview import OverviewPane
-from ebpftop.screens.pane import Pane, Picture
-from ebpftop.screens.talkers import TalkersPane
+from ebpftop.screens.main import MainScreen
+from ebpftop.screens.pane import Picture
 from ebpftop.sources import Sampler, Source
-from ebpftop.widgets.bar import Bar
-
-PANES: tuple[type[Pane], ...] = (OverviewPane, TalkersPane, BlocksPane)
-"""The panes, in the order of their tabs."""
+from ebpftop.widgets.cells import Cell
 
 _KEPT_EVENTS = 200
-_SMALLEST = (60, 15)
 _NOTICE_S = 12.0
+_MAX_WORDS = 1000
 
 
 class DashboardApp(App[None]):
@@ -58,17 +49,6 @@ class DashboardApp(App[None]):
 
     CSS_PATH = "app.tcss"
     BINDINGS: ClassVar[list[BindingType]] = list(actions.bindings())
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
-        (0, "-tiny-width"),
-        (_SMALLEST[0], "-narrow"),
-        (110, "-wide"),
-    ]
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
-        (0, "-tiny-height"),
-        (_SMALLEST[1], "-short"),
-        (32, "-tall"),
-        (44, "-very-tall"),
-    ]
 
     class SnapshotReady(Message, bubble=False):
         """There is a new snapshot; one that waits behind a slow terminal is skipped."""
@@ -118,25 +98,189 @@ class DashboardApp(App[None]):
         """The latest of everything, whether or not it is displayed."""
         self.shown: Picture | None = None
         """What is displayed."""
-        self.read_only_reason = printable(read_only_reason)
-        self._notices = [printable(notice, 1000) for notice in notices]
+        why = [f"Read-only: {read_only_reason}"] if read_only_reason else []
+        self._notes = [printable(note, _MAX_WORDS) for note in (*why, *notices)]
         # Snapshots replace each other in the queue; what happened meanwhile must not get lost.
         self._arrived: deque[tuple[Sequence[Event], int]] = deque()
         self.sampler = Sampler(source, interval_s, self._deliver, self._lose)
-        self.panes = {pane.NAME: pane(controls) for pane in PANES}
+        self.main = MainScreen(self.sub_title, controls)
 
-    # -- layout ---------------------------------------------------------------------------
+    def get_default_screen(self) -> Screen[None]:
+        """Return the screen with the panes."""
+        return self.main
 
-    def compose(self) -> ComposeResult:
-        """Lay out the header, the tabs, the panes and the footer."""
-        yield Bar(id="header")
-        yield Bar(pinned="left", id="tabs")
-        yield Static(id="lost", markup=False)
-        with ContentSwitcher(initial=PANES[0].NAME, id="panes"):
-            yield from self.panes.values()
-        yield Bar(id="footer")
-        yield Static(
-            f"ebpftop needs a terminal of {_SMALLEST[0]}x{_SMALLEST[1]} or more. q quits",
-            id="too-small",
-            markup=False,
+    def on_mount(self) -> None:
+        """Start the thread that brings snapshots, and say what must be known."""
+        self._show_chrome()
+        for note in self._notes:
+            self.notify(note, timeout=_NOTICE_S, markup=False)
+        self.sampler.start()
+
+    async def on_unmount(self) -> None:
+        """Stop the thread and wait for it, off the event loop."""
+        await asyncio.to_thread(self.sampler.stop)
+
+    def offers(self, action: Action) -> bool:
+        """Whether `action` can be done here and now."""
+        if action.writes and (self.controls is None or self.lost_error is not None):
+            return False
+        pane = self.main.pane
+        return action.works_in(pane.NAME) and (not action.panes or pane.can(action.id))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Withhold what is not offered from the keys."""
+        if action == "perform":
+            return self.offers(actions.by_id(str(parameters[0])))
+        return super().check_action(action, parameters)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Yield what is offered now, for the command palette; over a dialog, only its colours."""
+        for action in ACTIONS:
+            if screen is self.main and self.offers(action):
+                act = partial(self.action_perform, action.id)
+                yield SystemCommand(action.label.capitalize(), action.help, act)
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+
+    def action_perform(self, action_id: str) -> None:
+        """Do what the registry calls `action_id`, if it is offered."""
+        action = actions.by_id(action_id)
+        if not self.offers(action):
+            return
+        if action.opens:
+            self.main.open_pane(action.opens, self.shown)
+        elif action.panes:
+            self.main.pane.acts()[action_id]()
+        else:
+            self.acts()[action_id]()
+        self._show_chrome()
+
+    def acts(self) -> Mapping[str, Callable[[], object]]:
+        """Return what is done for each action that works everywhere, by its id."""
+        return {
+            "pause": self._toggle_pause,
+            "limits": self._open_limits,
+            "redraw": partial(self.refresh, layout=True),
+            "help": self._open_help,
+            "quit": self.exit,
+        }
+
+    def on_dashboard_app_snapshot_ready(self, message: SnapshotReady) -> None:
+        """Take in a snapshot, and draw it unless the display is paused."""
+        self.picture = self._continued(message.snapshot)
+        with self.batch_update():
+            for screen in self.screen_stack:
+                if isinstance(screen, Dialog):
+                    screen.show(message.snapshot)
+            if not self.paused:
+                self._show_latest()
+
+    def on_dashboard_app_source_lost(self, message: SourceLost) -> None:
+        """Say that nothing new comes; what was displayed stays."""
+        self.lost_error = message.error
+        words = f"SOURCE LOST  {printable(str(message.error), _MAX_WORDS)}."
+        if self.shown is not None:
+            words += f" The figures are from {chrome.wall_time(self.shown.snapshot).text}."
+        self.main.show_lost(f"{words} q quits")
+        self._show_chrome()
+
+    def on_dialog_attempt(self, attempt: Dialog.Attempt) -> None:
+        """Run an act in a thread: it may block, and several may be under way."""
+        self.run_worker(
+            partial(self._attempt, attempt),
+            thread=True,
+            group="control",
+            exclusive=False,
+            exit_on_error=False,
         )
+
+    def on_dashboard_app_attempted(self, message: Attempted) -> None:
+        """Say how the act went; its effect shows in the next snapshot, which is asked for."""
+        said = printable(message.attempt.said)
+        if message.error is None:
+            self.notify(f"{said}: accepted", markup=False)
+            self.sampler.sample_now()
+        else:
+            words = f"{said}: {printable(str(message.error), _MAX_WORDS)}"
+            self.notify(words, severity="error", markup=False)
+        if message.attempt.dialog in self.screen_stack:
+            message.attempt.dialog.attempted(message.error)
+
+    def on_pane_changed(self) -> None:
+        """Offer what fits what is selected now."""
+        self._show_chrome()
+
+    def _deliver(self, snapshot: Snapshot) -> None:
+        """Hand a snapshot to the event loop; runs in the sampler's thread."""
+        self._arrived.append((snapshot.events, snapshot.missed_events))
+        self.post_message(self.SnapshotReady(snapshot))
+
+    def _lose(self, error: EbpftopError) -> None:
+        """Tell the event loop that there are no more snapshots; runs in the sampler's thread."""
+        self.post_message(self.SourceLost(error))
+
+    def _attempt(self, attempt: Dialog.Attempt) -> None:
+        """Run an act; runs in a worker's thread."""
+        failure: EbpftopError | None = None
+        try:
+            attempt.act()
+        except EbpftopError as error:
+            failure = error
+        except Exception as error:
+            failure = EbpftopError(f"it failed: {error!r}", "this is a fault of ebpftop")
+        self.post_message(self.Attempted(attempt, failure))
+
+    def _continued(self, snapshot: Snapshot) -> Picture:
+        """Return the picture that `snapshot` makes of the one before it."""
+        before = self.picture
+        events = deque(before.events if before else (), _KEPT_EVENTS)
+        missed = before.missed_events if before else 0
+        while self._arrived:
+            happened, overwritten = self._arrived.popleft()
+            events.extendleft(happened)
+            missed += overwritten
+        history = before.history if before else History()
+        return Picture(snapshot, history.extended(snapshot), tuple(events), missed)
+
+    def _show_latest(self) -> None:
+        if self.picture is not None:
+            self.shown = self.picture
+            self.main.pane.show(self.picture)
+            self._show_chrome()
+
+    def _show_chrome(self) -> None:
+        """Draw the header, the tabs and the footer as they must be now."""
+        paused_at = []
+        if self.paused and self.shown is not None:
+            at = chrome.wall_time(self.shown.snapshot).text
+            paused_at = [Cell(f"PAUSED at {at}: p goes on", "badge")]
+        self.main.show_chrome(
+            self.shown,
+            interval_s=self.sampler.interval_s,
+            offered=[action for action in ACTIONS if self.offers(action)],
+            badges=list(self._badges()),
+            beside_tabs=paused_at,
+        )
+
+    def _badges(self) -> Iterator[Cell]:
+        if self.lost_error is not None:
+            yield Cell("SOURCE LOST", "alarm")
+        if self.controls is None:
+            yield Cell("READ-ONLY", "badge")
+        if self.paused:
+            yield Cell("PAUSED", "badge")
+        if self.main.pane.filter_text:
+            yield Cell(f"FILTER {self.main.pane.filter_text}", "badge")
+
+    def _toggle_pause(self) -> None:
+        self.paused = not self.paused
+        if not self.paused:
+            self._show_latest()
+
+    def _open_limits(self) -> None:
+        if self.controls is not None and self.picture is not None:
+            self.push_screen(LimitsDialog(self.controls, self.picture.snapshot))
+
+    def _open_help(self) -> None:
+        possible = [action for action in ACTIONS if self.controls is not None or not action.writes]
+        sections = chrome.help_sections(possible, self.main.panes.values())
+        self.push_screen(HelpScreen(sections, self._notes))

@@ -100,8 +100,8 @@ class ProtectionPolicy(Section, kw_only=True, frozen=True):
 
     over_budget: Verdict = "pass"
     """What becomes of packets from new sources, once more of them came than are tracked."""
-    new_sources_per_core_s: PositivePerSecond = 4096
-    """New sources a second that each core begins to track."""
+    new_sources_per_core_s: PerSecond = 0
+    """New sources a second that each core begins to track; 0 takes what fills the table in 8 s."""
     unparsed: Verdict = "pass"
     """What becomes of packets that cannot be parsed."""
     flood_pps: PositivePerSecond = 1000
@@ -270,17 +270,16 @@ def _keys(section: type[Section], parent: str = "") -> Iterator[tuple[str, Any]]
 def _right_key(key: str, keys: list[str]) -> str:
     """Say which key was meant: of the same name, or the nearest in the section or anywhere."""
     parent, _, name = key.rpartition(".")
-    siblings = [other for other in keys if other.rpartition(".")[0] == parent]
-    near = [
-        *(other for other in keys if other.rpartition(".")[2] == name),
-        *difflib.get_close_matches(key, siblings, 1),
-        *difflib.get_close_matches(key, keys, 1),
-    ]
+    named = [(*other.rpartition(".")[::2], other) for other in keys]
+    siblings = {own: other for section, own, other in named if section == parent}
+    anywhere = {own: other for _, own, other in named} | siblings
+    near = [name] if name in anywhere else difflib.get_close_matches(name, siblings, 1)
+    near = near or difflib.get_close_matches(name, anywhere, 1)
     if not near:
-        return f"the keys here are {', '.join(siblings)}"
-    if parent and "." not in near[0]:
-        return f"did you mean {near[0]}, above the first [section]?"
-    return f"did you mean {near[0]}?"
+        return f"the keys here are {', '.join(siblings.values())}"
+    right = anywhere[near[0]]
+    place = ", above the first [section]" if parent and "." not in right else ""
+    return f"did you mean {right}{place}?"
 
 
 def _example(key: str, kind: Any) -> str:

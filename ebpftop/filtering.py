@@ -134,7 +134,8 @@ def _unreadable(text: str, position: int) -> FilterError:
     word = text[position:].split()[0]
     if '"' in word:
         at = position + word.index('"')
-        return FilterError("a quotation mark is not closed", 'write "two words"', at)
+        problem = "a quotation mark is not closed at the end of a word"
+        return FilterError(problem, 'write "two words"', at)
     return _nothing_follows(word, position)
 
 

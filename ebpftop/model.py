@@ -54,9 +54,7 @@ class Prefix:
     @classmethod
     def from_bytes(cls, packed: bytes, length: int = 128) -> Prefix:
         """Build one from 16 bytes in network order."""
-        return cls(
-            int.from_bytes(packed[:8], "big"), int.from_bytes(packed[8:16], "big"), length
-        )
+        return cls(int.from_bytes(packed[:8], "big"), int.from_bytes(packed[8:16], "big"), length)
 
     def to_bytes(self) -> bytes:
         """Return the 16 bytes in network order, as the kernel's maps hold them."""

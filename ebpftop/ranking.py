@@ -59,8 +59,7 @@ def order(
     if key != "address" and "address" in columns:
         keys += _sort_keys(columns["address"], chosen, descending=False)
     count = len(keys[0]) if limit is None else min(limit, len(keys[0]))
-    # In ascending order again, as the stable sort decides between wholly equal rows by it.
-    first = np.sort(_smallest(keys, np.arange(len(keys[0])), count))
+    first = _smallest(keys, np.arange(len(keys[0])), count)
     # lexsort takes the most significant key last.
     ordered = first[np.lexsort([values[first] for values in reversed(keys)])]
     return ordered if rows is None else rows[ordered]
@@ -115,9 +114,9 @@ def rates(
         matched: For every current row its previous row or -1, from `match_rows`.
         first_ns: When each current row began, CLOCK_MONOTONIC.
         previous_ns: When the earlier reading was taken, CLOCK_MONOTONIC.
-        interval_s: Time between the two readings; unless it is above 0 nothing is known.
+        interval_s: Time between the two readings; nothing is known unless it is above 0.
     """
-    if not interval_s > 0:
+    if interval_s <= 0:
         return np.full(len(current), np.nan)
     known = matched >= 0
     before = np.zeros(len(current), np.uint64)
@@ -165,7 +164,7 @@ def _alphabetical(text: str) -> tuple[str, str]:
 
 
 def _smallest(keys: Sequence[U64], rows: Rows, count: int) -> Rows:
-    """Return the `count` rows with the smallest keys, in any order."""
+    """Return the `count` rows with the smallest keys; wholly equal ones stay in their order."""
     if count >= len(rows) or not keys or not count:
         return rows[:count]
     values = keys[0][rows]

@@ -19,7 +19,7 @@
 #define FLOOD_QUIET_NS (3 * SECOND_NS)
 #define STRIKES_FORGOTTEN_NS (24 * 3600 * SECOND_NS)
 #define BLOCK_LONGEST_NS (30 * 24 * 3600 * SECOND_NS)
-#define DOUBLINGS 16
+#define DOUBLINGS 63
 #define CHARGE_TRIES 4
 #define NESTED_ENDED_BLOCKS 4
 
@@ -165,7 +165,10 @@ static __always_inline struct source *add_source(struct address *address, struct
 	fresh.last_ns = now;
 	fresh.limiter.blocked = 1;
 	shared = state.lookup(&zero);
-	if (ip_tracker.update(address, &fresh)) {
+	if (ip_tracker.insert(address, &fresh)) {
+		row = ip_tracker.lookup(address); /* another CPU was first */
+		if (row)
+			return row;
 		if (shared && !shared->table_full_ns &&
 		    !__sync_val_compare_and_swap(&shared->table_full_ns, 0, now))
 			tell(EVENT_TABLE_FULL, address, 128, now, 0, 0);
@@ -239,15 +242,18 @@ static __always_inline void block_source(struct limiter *limiter, struct address
 	limiter->over_since_ns = 0;
 	if (block) {
 		until = block->until_ns;
-		if (until > now)
+		if (until > now) {
+			limiter->blocked = 1; /* lost to a CPU that still saw none */
 			return;
+		}
 		if (now - until < STRIKES_FORGOTTEN_NS)
 			strikes = block->strikes + 1;
 	}
 	doublings = strikes - 1 > DOUBLINGS ? DOUBLINGS : strikes - 1;
-	duration <<= doublings;
-	if (duration > BLOCK_LONGEST_NS)
+	if (duration > BLOCK_LONGEST_NS >> doublings)
 		duration = BLOCK_LONGEST_NS;
+	else
+		duration <<= doublings;
 	if (block) {
 		if (__sync_val_compare_and_swap(&block->until_ns, until, now + duration) != until)
 			return;
@@ -307,10 +313,10 @@ static __always_inline struct limiter *limiter_of(struct source *row, struct pac
 	struct limiter fresh = { .blocked = 1 };
 	struct limiter *limiter;
 
-	if (!row || packet->kind == PACKET_IPV4)
+	if (packet->kind == PACKET_IPV4)
 		return row ? &row->limiter : 0;
 	limiter = net_limiters.lookup(&packet->source.high);
-	if (!limiter && conf->flags & FLAG_LIMITS) {
+	if (!limiter && row && conf->flags & FLAG_LIMITS) {
 		net_limiters.insert(&packet->source.high, &fresh);
 		limiter = net_limiters.lookup(&packet->source.high);
 	}
@@ -340,7 +346,7 @@ static __always_inline __u32 limit_source(struct source *row, struct packet *pac
 	reason = check_limits(limiter, packet, conf, now, length);
 	if (reason == REASON_NONE)
 		return reason;
-	if (row->limited_ns != now)
+	if (row && row->limited_ns != now)
 		row->limited_ns = now;
 	since = limiter->over_since_ns;
 	if (!since)

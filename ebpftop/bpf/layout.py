@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ebpftop.errors import KernelRefusedError
-from ebpftop.model import VERDICTS
+from ebpftop.model import VERDICTS, Limits
 
 LIMITER_SHIFT = 4
 BYTE_COST_SHIFT = 20
@@ -199,6 +199,20 @@ PER_CPU = frozenset({"stats", "rule_hits"})
 
 PROGRAMS = ("xdp_pipeline", "control")
 """Functions of the module, as they are loaded."""
+
+
+def limits(config: np.ndarray[Any, Any]) -> Limits:
+    """Return the limits in force from the one `config` record."""
+    record = config[0]
+    return Limits(
+        pps=int(record["pps"]),
+        bps=int(record["bps"]),
+        syn=int(record["syn"]),
+        burst_s=(int(record["burst"]) >> LIMITER_SHIFT) / 1e9,
+        grace_s=int(record["grace_ns"]) / 1e9,
+        block_for_s=int(record["block_for_ns"]) / 1e9,
+        dry_run=bool(int(record["flags"]) & Flag.DRY_RUN),
+    )
 
 
 def flattened(dtype: np.dtype[Any], name: str = "", offset: int = 0) -> list[tuple[str, int, int]]:

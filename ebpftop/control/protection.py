@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -168,8 +169,13 @@ class ProtectionControl:
         Raises:
             UsageError: A value is out of range.
         """
-        _check_limits(limits)
+        self.change_limits(asdict(limits))
+
+    def change_limits(self, changes: Mapping[str, Any]) -> None:
+        """Change some of the limits, by the names of `Limits`, and keep the rest."""
         with self._writing() as table:
+            limits = replace(layout.limits(table.config), **changes)
+            _check_limits(limits)
             config = table.config
             burst_ns = max(limits.burst_s * _NS, CLOCK_TICKS_IN_BURST * _clock_tick_ns())
             config["pps"], config["bps"], config["syn"] = limits.pps, limits.bps, limits.syn

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.netlink import NLM_F_REQUEST, genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.generic import GenericNetlinkSocket
 
 from ebpftop.errors import NotFoundError
 from ebpftop.model import Prefix
@@ -20,6 +22,22 @@ from ebpftop.model import Prefix
 IFF_UP = 1
 XDP_IN_DRIVER = "xdp"
 """pyroute2's word for XDP_ATTACHED_DRV."""
+
+
+NETDEV_CMD_DEV_GET = 1
+NETDEV_XDP_ACT_BASIC = 1
+
+
+class _DeviceMessage(genlmsg):  # type: ignore[misc]  # pyroute2 has no types
+    """A device of the `netdev` family, as far as it is read here (linux/netdev.h)."""
+
+    prefix = "NETDEV_A_DEV_"
+    nla_map = (
+        ("NETDEV_A_DEV_UNSPEC", "none"),
+        ("NETDEV_A_DEV_IFINDEX", "uint32"),
+        ("NETDEV_A_DEV_PAD", "none"),
+        ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +116,26 @@ class Netlink:
             for message in self._route.get_addr()
             if message.get_attr("IFA_ADDRESS")
         }
+
+
+def driver_runs_xdp(index: int) -> bool | None:
+    """Whether an interface's driver says it can run XDP; None where the kernel has no answer.
+
+    Asking by attaching would make some drivers reset their queues. Linux 6.3 and later know.
+    """
+    socket = GenericNetlinkSocket()
+    try:
+        socket.bind("netdev", _DeviceMessage)
+        question = _DeviceMessage()
+        question["cmd"], question["version"] = NETDEV_CMD_DEV_GET, 1
+        question["attrs"] = [("NETDEV_A_DEV_IFINDEX", index)]
+        answers = socket.nlm_request(question, msg_type=socket.prid, msg_flags=NLM_F_REQUEST)
+        features = next(iter(answers)).get_attr("NETDEV_A_DEV_XDP_FEATURES")
+        return bool(features & NETDEV_XDP_ACT_BASIC)
+    except NetlinkError:
+        return None
+    finally:
+        socket.close()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from ebpftop import format
+from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError, UsageError
 from ebpftop.model import Prefix, Snapshot
@@ -89,7 +89,7 @@ class BlockDialog(Dialog):
         try:
             prefix = self._prefix()
         except UsageError:
-            self.facts.show([[Cell("blocks", "muted"), Cell(format.UNKNOWN, "muted")]])
+            self.facts.show([[Cell("blocks", "muted"), Cell(fmt.UNKNOWN, "muted")]])
             self._override_row.display = False
             return
         rows = [[Cell("blocks", "muted"), Cell(str(prefix), "strong")]]
@@ -107,7 +107,7 @@ class BlockDialog(Dialog):
         try:
             prefix = self._prefix()
             field = self._duration
-            for_s = format.parse_duration(self._duration.value)
+            for_s = fmt.parse_duration(self._duration.value)
             if for_s == 0:
                 raise UsageError("a block of no time blocks nothing", "write 90s, 10m or forever")
         except UsageError as error:
@@ -124,7 +124,7 @@ class BlockDialog(Dialog):
             reason=self._reason.value.strip(),
             override=override and self._guarded.get(prefix) is not None,
         )
-        self.attempt(act, f"Block {prefix} for {format.duration_text(for_s)}")
+        self.attempt(act, f"Block {prefix} for {fmt.duration_text(for_s)}")
 
     @on(Input.Submitted)
     def _submitted(self) -> None:
@@ -143,7 +143,7 @@ class BlockDialog(Dialog):
             UsageError: What was typed is no address, prefix or prefix length.
         """
         if self.target is None:
-            return format.parse_address(self._address.value)
+            return fmt.parse_address(self._address.value)
         offset = _offset(self.target)
         longest = self.target.length - offset
         typed = self._length.value

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from textual.app import ComposeResult
 
-from ebpftop import actions, format, model
+from ebpftop import actions, model
+from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.model import Blocks, Clock, Prefix, Snapshot
 from ebpftop.screens.block_dialog import BlockDialog
 from ebpftop.screens.dialog import disallow_dialog, unblock_dialog
-from ebpftop.screens.figures import age, limits_cells, rate, time_left
+from ebpftop.screens.figures import age, limits_cells, number_of, rate, time_left
 from ebpftop.screens.list_pane import ListPane, field_kinds
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.targets import sending
@@ -45,8 +46,8 @@ class BlockRows:
             Cell(str(blocks.prefix(row)), "strong"),
             Cell("auto" if automatic else "manual", "warn" if automatic else "info"),
             Cell(time_left(self._snapshot, int(blocks.expires_ns[row])), "strong"),
-            Cell(format.count(int(blocks.packets[row]))),
-            Cell(format.size(int(blocks.bytes[row]))),
+            Cell(fmt.count(int(blocks.packets[row]))),
+            Cell(fmt.size(int(blocks.bytes[row]))),
             Cell(age(self._snapshot, int(blocks.set_ns[row])), "muted"),
             Cell(str(blocks.reason[row])),
         )
@@ -74,8 +75,8 @@ class AllowedRows:
         """Return a cell for each column."""
         return (
             Cell(str(self._allowed.prefix(row)), "info"),
-            Cell(format.count(int(self._allowed.packets[row]))),
-            Cell(format.size(int(self._allowed.bytes[row]))),
+            Cell(fmt.count(int(self._allowed.packets[row]))),
+            Cell(fmt.size(int(self._allowed.bytes[row]))),
         )
 
     def key(self, row: int) -> Prefix:
@@ -86,9 +87,7 @@ class AllowedRows:
         """Return the row that allows exactly `key`."""
         allowed = self._allowed
         hits = np.flatnonzero(
-            (allowed.low == key.low)
-            & (allowed.high == key.high)
-            & (allowed.length == key.length)
+            (allowed.low == key.low) & (allowed.high == key.high) & (allowed.length == key.length)
         )
         return int(hits[0]) if len(hits) else None
 
@@ -108,7 +107,7 @@ class BlocksPane(ListPane):
         Column("packets", "packets", 9, rank=2),
         Column("bytes", "bytes", 8, rank=5),
         Column("set_s", "set", 6, rank=6),
-        Column("reason", "reason", 12, "left", rank=4, stretch=100),
+        Column("reason", "reason", 20, "left", rank=4, stretch=100),
     )
     SORT = "set_s"
     FILTER_FIELDS = field_kinds(_fields(Blocks.empty(), Clock(0, 0.0)))
@@ -120,7 +119,7 @@ class BlocksPane(ListPane):
 
     def __init__(self, controls: Controls | None) -> None:
         super().__init__(controls)
-        self.allowed_table = Table(self.ALLOWED_COLUMNS, id="allowed-table")
+        self.allowed_table = Table(self.ALLOWED_COLUMNS, css_id="allowed-table")
         self._limits = Bar(pinned="left")
 
     def compose(self) -> ComposeResult:
@@ -153,7 +152,7 @@ class BlocksPane(ListPane):
         assert self.picture is not None
         snapshot = self.picture.snapshot
         now = sending(snapshot, target)
-        cells = [Cell(f"{now.sources:,} sources  {rate(now.pps)} pps")]
+        cells = [Cell(f"{number_of(now.sources, 'source')}  {rate(now.pps)} pps")]
         if not self._on_allowed and snapshot.blocks.row_of(target) is None:
             cells.append(Cell("not blocked any more", "good"))
         return cells

@@ -6,11 +6,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
-from ebpftop import format
+from ebpftop import format as fmt
 from ebpftop.actions import PINNED, Action, command
 from ebpftop.model import Snapshot
 from ebpftop.screens.pane import Pane
-from ebpftop.widgets.cells import Cell
+from ebpftop.widgets.cells import Cell, Tone
 
 
 def identity(
@@ -33,7 +33,7 @@ def identity(
         return [*left, *badges], []
     modes = dict.fromkeys(interface.mode for interface in snapshot.interfaces)
     left.append(Cell("/".join(modes)))
-    left.append(Cell(format.duration_text(interval_s), "muted"))
+    left.append(Cell(fmt.duration_text(interval_s), "muted"))
     down = [interface.name for interface in snapshot.interfaces if not interface.up]
     if down:
         several = len(snapshot.interfaces) > 1
@@ -41,7 +41,7 @@ def identity(
     left.extend(badges)
     if snapshot.limits.dry_run:
         left.append(Cell("DRY RUN", "badge"))
-    return left, [Cell(f"up {format.duration(snapshot.uptime_s)}", "muted"), wall_time(snapshot)]
+    return left, [Cell(f"up {fmt.duration(snapshot.uptime_s)}", "muted"), wall_time(snapshot)]
 
 
 def wall_time(snapshot: Snapshot) -> Cell:
@@ -52,14 +52,14 @@ def wall_time(snapshot: Snapshot) -> Cell:
 def tabs(switches: Iterable[Action], current: str) -> Iterator[Cell]:
     """Yield a tab for each action that opens a pane."""
     for action in switches:
-        tone = "active" if action.opens == current else "plain"
-        yield Cell(f"{action.key_label} {action.label}", tone, command(action))
+        tone: Tone = "active" if action.opens == current else "plain"
+        yield Cell(action.label, tone, command(action), action.key_label)
 
 
 def footer(offered: Sequence[Action]) -> tuple[Sequence[Cell], Sequence[Cell]]:
     """Return the keys that work now, and apart from them those that must never be dropped."""
-    others = [key for action in offered if action.in_footer for key in _key(action)]
-    pinned = [key for action in offered if action.id in PINNED for key in _key(action)]
+    others = [_key(action) for action in offered if action.in_footer]
+    pinned = [_key(action) for action in offered if action.id in PINNED]
     return others, pinned
 
 
@@ -75,5 +75,5 @@ def help_sections(
     return sections
 
 
-def _key(action: Action) -> Iterator[Cell]:
-    yield Cell(f"{action.key_label} {action.label}", "key", command(action))
+def _key(action: Action) -> Cell:
+    return Cell(action.label, "plain", command(action), action.key_label)

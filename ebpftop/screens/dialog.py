@@ -18,17 +18,19 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Static
 
-from ebpftop import format
+from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError
 from ebpftop.model import Allowed, Blocks, Prefix, Snapshot
-from ebpftop.screens.figures import rate, standing
+from ebpftop.screens.figures import number_of, rate, standing
 from ebpftop.screens.targets import covering, sending
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell, Column
 from ebpftop.widgets.ledger import Ledger
 
 _FACTS = (Column("", "", 9, "left"), Column("", "", 10, "left", stretch=200))
+
+_MAX_WORDS = 1000
 
 
 class Dialog(ModalScreen[None]):
@@ -57,10 +59,10 @@ class Dialog(ModalScreen[None]):
 
     def __init__(self, title: str, does: str) -> None:
         super().__init__()
-        self._title = format.printable(title)
+        self._title = fmt.printable(title)
         self._does = does
         self._busy = False
-        self.facts = Ledger(_FACTS, headed=False, id="facts")
+        self.facts = Ledger(_FACTS, headed=False, fitted=True, css_id="facts")
         self.problem = Static(id="problem", markup=False)
 
     def compose(self) -> ComposeResult:
@@ -70,7 +72,7 @@ class Dialog(ModalScreen[None]):
             yield self.facts
             yield from self.fields()
             yield self.problem
-            yield Bar(id="keys")
+            yield Bar(css_id="keys")
 
     def fields(self) -> Sequence[Widget]:
         """Return what the operator fills in."""
@@ -78,7 +80,7 @@ class Dialog(ModalScreen[None]):
 
     def on_mount(self) -> None:
         """Say which keys there are."""
-        keys = [Cell("Enter", "key"), Cell(self._does), Cell("Esc", "key"), Cell("cancel")]
+        keys = [Cell(self._does, key="Enter"), Cell("cancel", key="Esc")]
         self.query_one("#keys", Bar).show([], keys)
 
     @abstractmethod
@@ -97,7 +99,7 @@ class Dialog(ModalScreen[None]):
         """Run `act` off the event loop, unless one is under way already."""
         if not self._busy:
             self._busy = True
-            self.problem.update("")
+            self.problem.display = False
             self.post_message(self.Attempt(self, act, said))
 
     def attempted(self, error: EbpftopError | None) -> None:
@@ -110,7 +112,8 @@ class Dialog(ModalScreen[None]):
 
     def complain(self, problem: str, field: Widget | None = None) -> None:
         """Say what is wrong, and put the cursor where it can be mended."""
-        self.problem.update(format.printable(problem))
+        self.problem.update(fmt.printable(problem, _MAX_WORDS))
+        self.problem.display = True
         if field is not None:
             field.focus()
 
@@ -158,11 +161,11 @@ def target_facts(snapshot: Snapshot, target: Prefix) -> list[list[Cell]]:
     now = sending(snapshot, target)
     who = "not tracked: nothing seen from it"
     if now.sources:
-        who = f"{rate(now.pps)} pps   {format.bits_rate_unit(now.bps)}"
-        who += f"   {format.percent(now.share)} of all"
+        who = f"{rate(now.pps)} pps   {fmt.bits_rate_unit(now.bps)}"
+        who += f"   {fmt.percent(now.share)} of all"
     rows = [[Cell("sends now", "muted"), Cell(who, "strong")]]
     if not target.is_host:
-        rows.append([Cell("covers", "muted"), Cell(f"{now.sources:,} tracked sources")])
+        rows.append([Cell("covers", "muted"), Cell(number_of(now.sources, "tracked source"))])
     held = standing(snapshot, target)
     rows.extend([Cell("is now" if i == 0 else "", "muted"), cell] for i, cell in enumerate(held))
     return rows

@@ -8,18 +8,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ebpftop import format
+from ebpftop import format as fmt
 from ebpftop.model import Limits, Prefix, Snapshot, SourceState
 from ebpftop.screens.targets import covering
 from ebpftop.widgets.cells import STATES, Cell, Tone
 
-_EIGHTHS = " ▏▎▍▌▋▊▉"
-_BAR_CELLS = 16
+
+def number_of(count: int, noun: str) -> str:
+    """Return a number of things in words: `1 source`, `12,345 sources`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def rate(value: float | None) -> str:
     """Return packets a second in whole packets, in at most six characters."""
-    return format.count(value if value is None or not math.isfinite(value) else round(value))
+    return fmt.count(value if value is None or not math.isfinite(value) else round(value))
 
 
 def share_cell(part: float, whole: float, tone: Tone) -> Cell:
@@ -27,9 +29,7 @@ def share_cell(part: float, whole: float, tone: Tone) -> Cell:
     if not whole > 0 or not math.isfinite(part):
         return Cell("")
     share = min(1.0, part / whole)
-    full, eighths = divmod(round(8 * _BAR_CELLS * share), 8)
-    bar = "█" * full + (_EIGHTHS[eighths] if eighths else "")
-    return Cell(f"{format.percent(share):>5} {bar}", tone)
+    return Cell(f"{fmt.percent(share):>5}", tone, part=share)
 
 
 def source_summary(snapshot: Snapshot) -> Sequence[Cell]:
@@ -39,8 +39,8 @@ def source_summary(snapshot: Snapshot) -> Sequence[Cell]:
     for kind in (SourceState.BLOCKED, SourceState.LIMITED):
         if number := int(np.count_nonzero(state == kind)):
             sign, tone = STATES[kind]
-            cells.append(Cell(f"{sign} {format.count(number)} {kind.label}", tone))
-    return [*cells, Cell(f"{len(state):,} sources", "muted")]
+            cells.append(Cell(f"{sign} {fmt.count(number)} {kind.label}", tone))
+    return [*cells, Cell(number_of(len(state), "source"), "muted")]
 
 
 def limits_cells(limits: Limits) -> Sequence[Cell]:
@@ -49,15 +49,15 @@ def limits_cells(limits: Limits) -> Sequence[Cell]:
         return [Cell("limits", "muted"), Cell("off: nothing is dropped by rate")]
     cells = [Cell("limits", "muted")]
     if limits.pps:
-        cells.append(Cell(f"{format.count(limits.pps)} pps", "strong"))
+        cells.append(Cell(f"{fmt.count(limits.pps)} pps", "strong"))
     if limits.bps:
-        cells.append(Cell(format.bits_rate_unit(limits.bps), "strong"))
+        cells.append(Cell(fmt.bits_rate_unit(limits.bps), "strong"))
     if limits.syn:
-        cells.append(Cell(f"{format.count(limits.syn)} syn/s", "strong"))
-    times = f"burst {format.duration_text(limits.burst_s)}"
+        cells.append(Cell(f"{fmt.count(limits.syn)} syn/s", "strong"))
+    times = f"burst {fmt.duration_text(limits.burst_s)}"
     if limits.block_for_s:
-        times += f", blocks after {format.duration_text(limits.grace_s)}"
-        times += f" for {format.duration_text(limits.block_for_s)}"
+        times += f", blocks after {fmt.duration_text(limits.grace_s)}"
+        times += f" for {fmt.duration_text(limits.block_for_s)}"
     cells.append(Cell(times))
     if limits.dry_run:
         cells.append(Cell("DRY RUN: nothing is dropped", "badge"))
@@ -84,10 +84,10 @@ def time_left(snapshot: Snapshot, expires_ns: int) -> str:
     """Return the time until `expires_ns`; 0 is for ever."""
     if not expires_ns:
         return "forever"
-    return format.duration(max(0, expires_ns - snapshot.clock.monotonic_ns) // 10**9)
+    return fmt.duration(max(0, expires_ns - snapshot.clock.monotonic_ns) // 10**9)
 
 
 def age(snapshot: Snapshot, at_ns: int) -> str:
     """Return the time since `at_ns`, in whole seconds."""
     seconds = max(0, snapshot.clock.monotonic_ns - at_ns) // 10**9
-    return "now" if seconds == 0 else format.duration(seconds)
+    return "now" if seconds == 0 else fmt.duration(seconds)

@@ -47,7 +47,9 @@ class HelpScreen(ModalScreen[None]):
         Binding("escape,q,question_mark,f1", "dismiss", "close", show=False)
     ]
 
-    def __init__(self, actions: Sequence[tuple[str, Sequence[Action]]], notes: Sequence[str]) -> None:
+    def __init__(
+        self, actions: Sequence[tuple[str, Sequence[Action]]], notes: Sequence[str]
+    ) -> None:
         super().__init__()
         self._actions = actions
         self._notes = notes
@@ -60,25 +62,30 @@ class HelpScreen(ModalScreen[None]):
             for note in self._notes:
                 yield Static(printable(note, 1000), markup=False, classes="note")
             for title, rows in self._sections():
-                ledger = Ledger(_columns(title), classes="section")
+                ledger = Ledger(_columns(title), fitted=True)
+                ledger.add_class("section")
                 ledger.show(rows)
                 yield ledger
 
     def _sections(self) -> Iterator[tuple[str, Sequence[Sequence[Cell]]]]:
         for title, actions in self._actions:
             yield title, [_key_row(action.all_keys_label, action.help) for action in actions]
+        yield "ALSO", [_key_row("^P", "Find any of these by name, or change the colours")]
         moves = [b for b in Table.BINDINGS if isinstance(b, Binding)]
-        yield "IN A TABLE", [
-            *(_key_row(move.key_display or move.key, move.description) for move in moves),
-            _key_row("Tab", "Go to the next table"),
-            _key_row("click", "Select a row, or sort by a column"),
-        ]
+        yield (
+            "IN A TABLE",
+            [
+                *(_key_row(move.key_display or move.key, move.description) for move in moves),
+                _key_row("Tab", "Go to the next table"),
+                _key_row("click", "Select a row, or sort by a column"),
+            ],
+        )
         yield "STATES", [[state_cell(s), Cell(text)] for s, text in _STATE_HELP.items()]
         yield "FILTERS", [[Cell(word, "key"), Cell(text)] for word, text in _FILTER_HELP]
 
 
 def _columns(title: str) -> tuple[Column, Column]:
-    return Column("", title, 19, "left"), Column("", "", 10, "left", stretch=200)
+    return Column("", title, 8, "left", grows=True), Column("", "", 10, "left", stretch=200)
 
 
 def _key_row(keys: str, text: str) -> Sequence[Cell]:

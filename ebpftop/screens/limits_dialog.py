@@ -13,7 +13,7 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input, Label
 
-from ebpftop import format
+from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.errors import UsageError
 from ebpftop.model import Limits, Snapshot
@@ -39,7 +39,7 @@ def _ending(text: str) -> float:
     Raises:
         UsageError: It is no DURATION, or `forever`.
     """
-    seconds = format.parse_duration(text)
+    seconds = fmt.parse_duration(text)
     if seconds is None:
         raise UsageError("forever has no place here", "write 500ms, 1s or 10m")
     return seconds
@@ -57,17 +57,17 @@ def _switch(text: str) -> bool:
     """
     word = text.strip().lower()
     if word not in ("on", "off"):
-        raise UsageError(f"'{format.printable(text, 20)}' is neither on nor off")
+        raise UsageError(f"'{fmt.printable(text, 20)}' is neither on nor off")
     return word == "on"
 
 
 _SETTINGS: Final = (
-    _Setting("pps", "pps", "packets a second, 0 is off", str, format.parse_count),
-    _Setting("bps", "bps", "8kbit, 50mbit, 1gbit; 0 is off", format.rate_text, format.parse_rate),
-    _Setting("syn", "syn", "TCP requests a second, 0 is off", str, format.parse_count),
-    _Setting("burst_s", "burst", "how far it may run ahead", format.duration_text, _ending),
-    _Setting("grace_s", "grace", "over a limit before a block", format.duration_text, _ending),
-    _Setting("block_for_s", "block for", "0 never blocks", format.duration_text, _ending),
+    _Setting("pps", "pps", "packets a second, 0 is off", str, fmt.parse_count),
+    _Setting("bps", "bps", "8kbit, 50mbit, 1gbit; 0 is off", fmt.rate_text, fmt.parse_rate),
+    _Setting("syn", "syn", "TCP requests a second, 0 is off", str, fmt.parse_count),
+    _Setting("burst_s", "burst", "how far it may run ahead", fmt.duration_text, _ending),
+    _Setting("grace_s", "grace", "over a limit before a block", fmt.duration_text, _ending),
+    _Setting("block_for_s", "block for", "0 never blocks", fmt.duration_text, _ending),
     _Setting("dry_run", "dry run", "on counts and drops nothing", _on_off, _switch),
 )
 
@@ -107,8 +107,14 @@ class LimitsDialog(Dialog):
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw the limits in force now."""
-        words = "  ".join(cell.text for cell in limits_cells(snapshot.limits)[1:])
-        self.facts.show([[Cell("in force", "muted"), Cell(words, "strong")]])
+        cells = limits_cells(snapshot.limits)[1:]
+        amounts = "   ".join(cell.text for cell in cells if cell.tone == "strong")
+        rest = "   ".join(cell.text for cell in cells if cell.tone != "strong")
+        labels = ("in force", "") if amounts else ("in force",)
+        words = (amounts, rest) if amounts else (rest,)
+        self.facts.show(
+            [[Cell(a, "muted"), Cell(b, "strong")] for a, b in zip(labels, words, strict=True)]
+        )
 
     def action_confirm(self) -> None:
         """Check the fields and put them in force."""

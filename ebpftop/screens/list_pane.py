@@ -13,9 +13,9 @@ from textual.app import ComposeResult
 
 from ebpftop import model
 from ebpftop.control import Controls
+from ebpftop.filtering import Filter, FilterError, Kind
 from ebpftop.format import printable
 from ebpftop.model import Prefix
-from ebpftop.filtering import Filter, FilterError, Kind
 from ebpftop.ranking import order
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.pane import Pane, Picture
@@ -37,7 +37,7 @@ class ListPane(Pane):
 
     def __init__(self, controls: Controls | None) -> None:
         super().__init__(controls)
-        self.table = Table(self.COLUMNS, id=f"{self.NAME}-table")
+        self.table = Table(self.COLUMNS, css_id=f"{self.NAME}-table")
         self.detail = Bar(pinned="left")
         self.filter_line = FilterLine(self._mistake)
         self.sort = (self.SORT, True)
@@ -76,9 +76,7 @@ class ListPane(Pane):
         empty = self.empty_text()
         if self.filter is not None:
             empty = f"No row matches {self._filter_text} (Esc shows all rows)"
-        self.table.show(
-            self.rows(picture.snapshot), ordered, sorted_by=self.sort, empty=empty
-        )
+        self.table.show(self.rows(picture.snapshot), ordered, sorted_by=self.sort, empty=empty)
         self._show_detail()
 
     def acts(self) -> Mapping[str, Callable[[], None]]:
@@ -95,6 +93,11 @@ class ListPane(Pane):
         if action_id == "clear-filter":
             return self.filter is not None
         return super().can(action_id)
+
+    def typing_keys(self) -> Sequence[Cell]:
+        """Return the keys of the filter line while it is open."""
+        keys = (Cell("show what matches", key="Enter"), Cell("show all", key="Esc"))
+        return keys if self.filter_line.is_open else ()
 
     @property
     def filter_text(self) -> str:

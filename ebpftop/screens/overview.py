@@ -10,7 +10,8 @@ import numpy as np
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
-from ebpftop import actions, format
+from ebpftop import actions
+from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.model import VERDICTS, Event, MapInfo, Snapshot, Totals
 from ebpftop.ranking import order
@@ -40,13 +41,13 @@ _FULL_SHARE = 0.8
 _TOP_ROWS = 15
 
 _TALKERS = (
-    Column("", "TOP TALKERS", 15, "left", stretch=24),
+    Column("", "TOP TALKERS", 15, "left", stretch=4, grows=True),
     Column("", "state", 9, "left"),
     Column("", "pps", 7),
     Column("", "bps", 7),
-    Column("", "dropped", 7),
+    Column("", "dropped", 7, rank=3),
     Column("", "drop/s", 7, rank=2),
-    Column("", "share", 12, "left", rank=1, stretch=22),
+    Column("", "share", 14, "left", rank=1, stretch=60),
 )
 _VERDICTS = (
     Column("", "VERDICTS", 11, "left", stretch=3),
@@ -59,11 +60,11 @@ _PROTOCOL = (
     Column("", "packets", 7, rank=1),
     Column("", "pps", 6),
 )
-_DROPS = (Column("", "DROPS", 12, "left", stretch=40), Column("", "packets", 8))
+_DROPS = (Column("", "DROPS", 10, "left", stretch=20), Column("", "packets", 7))
 _EVENTS = (
     Column("", "EVENTS", 8, "left"),
     Column("", "", 10, "left"),
-    Column("", "", 15, "left", stretch=4),
+    Column("", "", 15, "left", grows=True),
     Column("", "", 10, "left", stretch=200),
 )
 
@@ -91,11 +92,11 @@ class Tile(Vertical):
         name = self._graphed
         pps = snapshot.rates.pps.get(name) if snapshot.rates else None
         bps = snapshot.rates.bps.get(name) if snapshot.rates else None
-        peak = rate(history.peak_pps[name]) if len(history.times_s) else format.UNKNOWN
+        peak = rate(history.peak_pps[name]) if len(history.times_s) else fmt.UNKNOWN
         self._title.show([Cell(name.upper(), _TONES[name])], [Cell(f"peak {peak} pps", "muted")])
         self._now.show(
-            [Cell(f"{format.count(rate(pps))} pps", "strong")],
-            [Cell(format.bits_rate_unit(bps), "strong")],
+            [Cell(f"{rate(pps)} pps", "strong")],
+            [Cell(fmt.bits_rate_unit(bps), "strong")],
         )
         now_s = snapshot.clock.monotonic_ns / 1e9
         span_s = history.span_s(now_s)
@@ -105,7 +106,7 @@ class Tile(Vertical):
             now_s=now_s,
             span_s=span_s,
             top=top,
-            label=f"{format.count(rate(top))} · {format.duration(span_s)}" if top > 0 else "",
+            label=f"{rate(top)} · {fmt.duration_text(span_s)}" if top > 0 else "",
         )
 
 
@@ -122,13 +123,13 @@ class OverviewPane(Pane):
     def __init__(self, controls: Controls | None) -> None:
         super().__init__(controls)
         self._tiles = [Tile(graphed) for graphed in GRAPHED]
-        self._warning = Bar(pinned="left", id="warning")
-        self._talkers = Ledger(_TALKERS, id="top-talkers")
-        self._verdicts = Ledger(_VERDICTS, id="verdicts")
-        self._protocols = Ledger(_PROTOCOL, id="protocols")
-        self._drops = Ledger(_DROPS, id="drops")
-        self._limits = Bar(pinned="left", id="limits")
-        self._events = Ledger(_EVENTS, id="events")
+        self._warning = Bar(pinned="left", css_id="warning")
+        self._talkers = Ledger(_TALKERS, css_id="top-talkers")
+        self._verdicts = Ledger(_VERDICTS, css_id="verdicts")
+        self._protocols = Ledger(_PROTOCOL, css_id="protocols")
+        self._drops = Ledger(_DROPS, css_id="drops")
+        self._limits = Bar(pinned="left", css_id="limits")
+        self._events = Ledger(_EVENTS, css_id="events")
 
     def compose(self) -> ComposeResult:
         """Lay out the pane from top to bottom."""
@@ -178,9 +179,9 @@ def _warnings(picture: Picture) -> Iterator[Cell]:
             yield Cell(f"figures disagree: {name}", "alarm")
     for full in snapshot.maps:
         if (share := _fill(full)) >= _FULL_SHARE:
-            yield Cell(f"map {full.name} {format.percent(share)} full", "badge")
+            yield Cell(f"map {full.name} {fmt.percent(share)} full", "badge")
     if picture.missed_events:
-        yield Cell(f"{format.count(picture.missed_events)} events missed", "badge")
+        yield Cell(f"{fmt.count(picture.missed_events)} events missed", "badge")
 
 
 def _fill(info: MapInfo) -> float:
@@ -198,10 +199,10 @@ def _top_talkers(snapshot: Snapshot, count: int) -> Iterator[Sequence[Cell]]:
         yield (
             Cell(str(sources.address(row)), "strong"),
             state,
-            Cell(format.count(rate(sources.pps[row])), "strong"),
-            Cell(format.bits_rate(sources.bps[row])),
-            Cell(format.count(int(sources.dropped[row]))),
-            Cell(format.count(rate(sources.dropped_pps[row]))),
+            Cell(rate(sources.pps[row]), "strong"),
+            Cell(fmt.bits_rate(sources.bps[row])),
+            Cell(fmt.count(int(sources.dropped[row]))),
+            Cell(rate(sources.dropped_pps[row])),
             share_cell(float(sources.pps[row]), received, state.tone),
         )
 
@@ -213,11 +214,12 @@ def _verdict_rows(snapshot: Snapshot) -> Iterator[Sequence[Cell]]:
             continue
         pps = snapshot.rates.pps.get(name) if snapshot.rates else None
         tone = _TONES.get(name, "plain") if counted.packets else "muted"
+        rest: Tone = "plain" if counted.packets else "muted"
         yield (
             Cell(name, tone),
-            Cell(format.count(counted.packets)),
-            Cell(format.size(counted.bytes)),
-            Cell(format.count(rate(pps))),
+            Cell(fmt.count(counted.packets), rest),
+            Cell(fmt.size(counted.bytes), rest),
+            Cell(rate(pps), rest),
         )
 
 
@@ -229,11 +231,8 @@ def _protocol_rows(snapshot: Snapshot) -> Iterator[Sequence[Cell]]:
     ]
     rows.insert(1, ("  syn", totals.syn, rates.syn if rates else None))
     for name, packets, pps in rows:
-        yield (
-            Cell(name, "plain" if packets else "muted"),
-            Cell(format.count(packets)),
-            Cell(format.count(rate(pps))),
-        )
+        tone: Tone = "plain" if packets else "muted"
+        yield Cell(name, tone), Cell(fmt.count(packets), tone), Cell(rate(pps), tone)
 
 
 def _drop_rows(totals: Totals) -> Iterator[Sequence[Cell]]:
@@ -248,7 +247,7 @@ def _drop_rows(totals: Totals) -> Iterator[Sequence[Cell]]:
         for reason, packets in sorted(counts.items(), key=lambda item: -item[1]):
             if packets:
                 empty = False
-                yield Cell(prefix + reason, tone), Cell(format.count(packets))
+                yield Cell(prefix + reason, tone), Cell(fmt.count(packets))
     if empty:
         yield Cell("none", "muted"), Cell("")
 

@@ -66,6 +66,10 @@ class Pane(Vertical):
         """Return what it says beside the tabs."""
         return ()
 
+    def typing_keys(self) -> Sequence[Cell]:
+        """Return the keys that work while it takes text; empty while it does not."""
+        return ()
+
     @property
     def filter_text(self) -> str:
         """The filter in force; empty where all rows are shown."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ebpftop import actions, format, model
+from ebpftop import actions, model
+from ebpftop import format as fmt
 from ebpftop.model import Clock, Prefix, Snapshot, Sources
 from ebpftop.screens.block_dialog import BlockDialog
 from ebpftop.screens.dialog import allow_dialog, disallow_dialog, unblock_dialog
@@ -13,7 +14,6 @@ from ebpftop.screens.figures import age, rate, share_cell, source_summary, stand
 from ebpftop.screens.list_pane import ListPane, field_kinds
 from ebpftop.screens.targets import covering
 from ebpftop.widgets.cells import Cell, Column, state_cell
-
 
 _ON_TARGET = frozenset(("block", "unblock", "allow", "disallow"))
 
@@ -43,10 +43,10 @@ class SourceRows:
             Cell(str(sources.address(row)), "strong"),
             state,
             Cell(rate(sources.pps[row]), "strong"),
-            Cell(format.bits_rate(sources.bps[row])),
-            Cell(format.count(int(sources.packets[row]))),
-            Cell(format.size(int(sources.bytes[row]))),
-            Cell(format.count(int(sources.dropped[row]))),
+            Cell(fmt.bits_rate(sources.bps[row])),
+            Cell(fmt.count(int(sources.packets[row]))),
+            Cell(fmt.size(int(sources.bytes[row]))),
+            Cell(fmt.count(int(sources.dropped[row]))),
             Cell(rate(dropped_pps), "bad" if dropped_pps > 0 else "plain"),
             Cell(age(self._snapshot, int(sources.last_ns[row])), "muted"),
             share_cell(float(sources.pps[row]), self._received, state.tone),
@@ -79,7 +79,7 @@ class TalkersPane(ListPane):
         Column("dropped", "dropped", 9, rank=4),
         Column("dropped_pps", "drop/s", 8, rank=5),
         Column("last_seen_s", "seen", 6, rank=7),
-        Column("", "share", 12, "left", rank=9, stretch=11),
+        Column("", "share", 14, "left", rank=9, stretch=40),
     )
     SORT = "pps"
     FILTER_FIELDS = field_kinds(_fields(Sources.empty(), Clock(0, 0.0)))
@@ -103,7 +103,7 @@ class TalkersPane(ListPane):
         state = state_cell(int(snapshot.sources.state[row]))
         sends = Cell(
             f"{rate(snapshot.sources.pps[row])} pps  "
-            f"{format.bits_rate_unit(snapshot.sources.bps[row])}"
+            f"{fmt.bits_rate_unit(snapshot.sources.bps[row])}"
         )
         return [sends, *held] if held else [sends, state]
 
@@ -115,9 +115,9 @@ class TalkersPane(ListPane):
         """Say how many there are, and how many are shown."""
         if self.picture is None:
             return ()
-        shown = ()
+        shown = []
         if self.filter is not None:
-            shown = (Cell(f"{len(self.table.order):,} shown of", "key"),)
+            shown.append(Cell(f"{len(self.table.order):,} shown of", "key"))
         return [*shown, *source_summary(self.picture.snapshot)]
 
     def acts(self) -> Mapping[str, Callable[[], None]]:

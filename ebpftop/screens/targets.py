@@ -42,9 +42,7 @@ def sending(snapshot: Snapshot, prefix: Prefix) -> Sending:
     )
 
 
-def covering(
-    entries: Blocks | Allowed, prefix: Prefix, *, below: int = 129
-) -> Prefix | None:
+def covering(entries: Blocks | Allowed, prefix: Prefix, *, below: int = 129) -> Prefix | None:
     """Return the longest entry that all of `prefix` lies in, None where there is none.
 
     Args:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ebpftop.bpf import layout
-from ebpftop.bpf.layout import EventKind, Flag, Rule
+from ebpftop.bpf.layout import EventKind, Rule
 from ebpftop.format import count, duration, printable
 from ebpftop.model import (
     U64,
@@ -20,7 +20,6 @@ from ebpftop.model import (
     Clock,
     Count,
     Event,
-    Limits,
     Prefix,
     Rates,
     Totals,
@@ -39,20 +38,6 @@ def native(values: NDArray[Any]) -> U64:
 def text(raw: bytes) -> str:
     """Return the printable text of a NUL-padded field."""
     return printable(bytes(raw).decode("utf-8", "replace"))
-
-
-def limits(config: Records) -> Limits:
-    """Return the limits in force from the one `config` record."""
-    record = config[0]
-    return Limits(
-        pps=int(record["pps"]),
-        bps=int(record["bps"]),
-        syn=int(record["syn"]),
-        burst_s=(int(record["burst"]) >> layout.LIMITER_SHIFT) / 1e9,
-        grace_s=int(record["grace_ns"]) / 1e9,
-        block_for_s=int(record["block_for_ns"]) / 1e9,
-        dry_run=bool(int(record["flags"]) & Flag.DRY_RUN),
-    )
 
 
 def totals(stats: Records) -> Totals:

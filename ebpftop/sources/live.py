@@ -133,7 +133,7 @@ class LiveSource:
             interval_s=interval_s,
             interfaces=interfaces,
             uptime_s=max(0.0, clock.wall_s - self._instance.meta.attached_s),
-            limits=decoding.limits(config),
+            limits=layout.limits(config),
             totals=totals,
             rates=(
                 decoding.total_rates(totals, before.totals, interval_s)

@@ -13,7 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from ebpftop.format import printable
-from ebpftop.widgets.cells import GAP, TONE_CLASSES, Cell, fit, tone_style
+from ebpftop.widgets.cells import GAP, TONE_CLASSES, Cell, Tone, fit, tone_style
 
 
 class Bar(Widget):
@@ -24,8 +24,7 @@ class Bar(Widget):
 
     Args:
         pinned: The side that is shown in full.
-        gap: Cells between two texts.
-        id: The widget's id.
+        css_id: Its name in the style sheet.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = set(TONE_CLASSES)
@@ -33,11 +32,13 @@ class Bar(Widget):
     ALLOW_SELECT = False
 
     def __init__(
-        self, *, pinned: Literal["left", "right"] = "right", gap: int = GAP, id: str | None = None
+        self,
+        *,
+        pinned: Literal["left", "right"] = "right",
+        css_id: str | None = None,
     ) -> None:
-        super().__init__(id=id)
+        super().__init__(id=css_id)
         self._pinned = pinned
-        self._gap = gap
         self._left: tuple[Cell, ...] = ()
         self._right: tuple[Cell, ...] = ()
 
@@ -62,14 +63,18 @@ class Bar(Widget):
         drawn_to = 0
         for start, text, cell in self._layout():
             segments.append(Segment(" " * (start - drawn_to), style))
-            segments.append(Segment(text, tone_style(self, cell.tone, style)))
+            if cell.key:
+                tone: Tone = "key" if cell.tone == "plain" else cell.tone
+                segments.append(Segment(cell.key, tone_style(self, tone, style)))
+            rest = text[len(cell.key) :]
+            segments.append(Segment(rest, tone_style(self, cell.tone, style)))
             drawn_to = start + cell_len(text)
         return Strip(segments).adjust_cell_length(self.size.width, style)
 
     async def on_click(self, event: events.Click) -> None:
         """Run the action of the text that was clicked."""
         for start, text, cell in self._layout():
-            if cell.action and start <= event.x < start + len(text):
+            if cell.action and start <= event.x < start + cell_len(text):
                 await self.run_action(cell.action)
 
     def _layout(self) -> Iterator[tuple[int, str, Cell]]:
@@ -80,12 +85,12 @@ class Bar(Widget):
             kept, yielding = right, left
         else:
             kept, yielding = left, right
-        room = width - self._length(kept) - (self._gap if kept and yielding else 0)
+        room = width - self._length(kept) - (GAP if kept and yielding else 0)
         # A text that keeps fewer cells than this says nothing.
         least = 8
         while yielding and (excess := self._length(yielding) - room) > 0:
             last = yielding.pop()
-            remains = cell_len(printable(last.text)) - excess
+            remains = cell_len(_text(last)) - excess
             if remains >= least and not last.action:
                 yielding.append(last._replace(text=fit(last.text, remains)))
                 break
@@ -94,11 +99,17 @@ class Bar(Widget):
 
     def _length(self, cells: Sequence[Cell]) -> int:
         """Count the cells that `cells` take with the gaps between them."""
-        texts = sum(cell_len(printable(cell.text)) for cell in cells)
-        return texts + self._gap * max(0, len(cells) - 1)
+        texts = sum(cell_len(_text(cell)) for cell in cells)
+        return texts + GAP * max(0, len(cells) - 1)
 
     def _placed(self, cells: Sequence[Cell], start: int) -> Iterator[tuple[int, str, Cell]]:
         for cell in cells:
-            text = printable(cell.text)
+            text = _text(cell)
             yield start, text, cell
-            start += cell_len(text) + self._gap
+            start += cell_len(text) + GAP
+
+
+def _text(cell: Cell) -> str:
+    """Return what is drawn of a cell."""
+    text = printable(cell.text)
+    return f"{cell.key} {text}" if cell.key else text

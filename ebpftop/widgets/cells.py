@@ -45,6 +45,8 @@ STATES: Final[dict[SourceState, tuple[str, Tone]]] = {
 GAP = 2
 """Cells between two columns."""
 
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
 
 class Cell(NamedTuple):
     """A piece of text, what it means, and what a click on it runs."""
@@ -54,7 +56,11 @@ class Cell(NamedTuple):
     tone: Tone = "plain"
     """What it means."""
     action: str = ""
-    """What a click runs; empty for nothing. Only some widgets take clicks."""
+    """What a click runs; empty for nothing. Only bars take clicks."""
+    key: str = ""
+    """The key that does the same, shown before the text. Only bars show keys."""
+    part: float | None = None
+    """A part of 1, drawn as a bar after the text in what the column has left. Only tables do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +80,14 @@ class Column:
     stretch: int = 0
     """Cells it may take beyond its width when there are any left."""
     grows: bool = False
-    """Whether a scrolling table widens it to the longest text it has shown in it."""
+    """Whether it is widened to the longest text shown in it."""
 
 
 class Placed(NamedTuple):
     """A column that is shown, and how wide."""
 
-    index: int
-    """Which column, and which cell of a row."""
+    column: int
+    """Which one, and which cell of a row."""
     width: int
     """Cells it was given."""
 
@@ -108,13 +114,20 @@ def place(columns: Sequence[Column], widths: Sequence[int], available: int) -> t
 
     while spare() < 0 and (hideable := [i for i in shown if columns[i].rank]):
         shown.remove(max(hideable, key=lambda i: columns[i].rank))
+    # What cannot be hidden and does not fit is cut at its first column.
+    given = dict.fromkeys(shown[:1], min(0, spare()))
     left = max(0, spare())
-    placed = []
     for index in shown:
         extra = min(left, columns[index].stretch)
         left -= extra
-        placed.append(Placed(index, widths[index] + extra))
-    return tuple(placed)
+        given[index] = given.get(index, 0) + extra
+    return tuple(Placed(index, max(1, widths[index] + given[index])) for index in shown)
+
+
+def bar(part: float, width: int) -> str:
+    """Draw `part` of 1 as a bar that is `width` cells long when full."""
+    full, eighths = divmod(round(8 * width * min(1.0, max(0.0, part))), 8)
+    return "█" * full + (_EIGHTHS[eighths] if eighths else "")
 
 
 def fit(text: str, width: int, align: Literal["left", "right"] = "left") -> str:
@@ -146,6 +159,9 @@ def row_strip(
         cell = cells[index]
         if segments:
             segments.append(gap)
-        text = fit(cell.text, width, columns[index].align)
-        segments.append(Segment(text, tone_style(widget, cell.tone, base)))
+        text = cell.text
+        if cell.part is not None:
+            text = f"{text} {bar(cell.part, width - len(text) - 1)}"
+        style = tone_style(widget, cell.tone, base)
+        segments.append(Segment(fit(text, width, columns[index].align), style))
     return Strip(segments)

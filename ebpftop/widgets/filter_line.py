@@ -17,6 +17,7 @@ from textual.widgets import Input, Static
 from ebpftop.format import printable
 
 _PROMPT = " / "
+_EXAMPLE = "address:10.0.0.0/8 pps:>1k"
 
 
 class FilterLine(Vertical):
@@ -46,8 +47,15 @@ class FilterLine(Vertical):
         """Lay out the prompt, the text and the mistake."""
         with Horizontal():
             yield Static(_PROMPT, markup=False)
-            yield Input(compact=True, select_on_focus=False, placeholder="address:10.0.0.0/8 pps:>1k")
+            yield Input(
+                compact=True, select_on_focus=False, placeholder="address:10.0.0.0/8 pps:>1k"
+            )
         yield Static(id="mistake", markup=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is on the screen, and takes the keys."""
+        return self.has_class("-open")
 
     def open(self, expression: str) -> None:
         """Show the line with `expression` in it, ready for typing."""
@@ -85,5 +93,5 @@ class FilterLine(Vertical):
         line.display = mistake is not None
         if mistake is not None:
             problem, position = mistake
-            line.update(f"{' ' * (len(_PROMPT) + position)}▲ {printable(problem)}")
+            line.update(f"{' ' * (len(_PROMPT) + position)}▲\n{printable(problem)}")
         return mistake is not None

@@ -73,17 +73,13 @@ def _level(value: float, top: float, levels: int) -> int:
 
 
 class Graph(Widget):
-    """The last minutes of one rate.
-
-    Args:
-        id: The widget's id; the style sheet colours `graph--fill` by it.
-    """
+    """The last minutes of one rate; the style sheet colours its `graph--fill`."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {*TONE_CLASSES, "graph--fill"}
     can_focus = False
 
-    def __init__(self, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self) -> None:
+        super().__init__()
         self._series: tuple[F64, F64, float, float, float] | None = None
         self._label = ""
         self._lines: list[str] = []

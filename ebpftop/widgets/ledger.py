@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
-from textual.geometry import Region, Size
+from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -20,8 +20,8 @@ class Ledger(Widget):
     Args:
         columns: What a row consists of.
         headed: Whether the first line is the heading.
-        id: The widget's id.
-        classes: The widget's classes.
+        fitted: Whether it is as high as its rows, and not as the style sheet says.
+        css_id: Its name in the style sheet.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {*TONE_CLASSES, "ledger--heading"}
@@ -32,14 +32,16 @@ class Ledger(Widget):
         columns: Sequence[Column],
         *,
         headed: bool = True,
-        id: str | None = None,
-        classes: str | None = None,
+        fitted: bool = False,
+        css_id: str | None = None,
     ) -> None:
-        super().__init__(id=id, classes=classes)
+        super().__init__(id=css_id)
         self._columns = tuple(columns)
         self._headed = headed
+        self._fitted = fitted
         self._rows: tuple[tuple[Cell, ...], ...] = ()
         self._title = ""
+        self._widths = [column.width for column in columns]
 
     def show(self, rows: Sequence[Sequence[Cell]], title: str = "") -> None:
         """Draw these rows; only lines that differ from what is drawn are drawn again.
@@ -53,9 +55,12 @@ class Ledger(Widget):
         if title != self._title:
             self._title = title
             self.refresh(Region(0, 0, self.size.width, 1))
-        if len(old) != len(new):
-            # The height may follow the rows, where the style sheet says auto.
-            self.refresh(layout=self.styles.is_auto_height)
+        widths = [self._width(index) for index in range(len(self._columns))]
+        if len(old) != len(new) or widths != self._widths:
+            self._widths = widths
+            if self._fitted:
+                self.styles.height = len(new) + self._headed
+            self.refresh()
             return
         for y, (before, after) in enumerate(zip(old, new, strict=True), int(self._headed)):
             if before != after:
@@ -66,16 +71,19 @@ class Ledger(Widget):
         """What is drawn now, a text each line, without its styles."""
         return [self.render_line(y).text for y in range(self.size.height)]
 
-    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
-        """Ask for one line a row."""
-        return len(self._rows) + self._headed
+    def _width(self, index: int) -> int:
+        """Return the cells that a column needs for the rows there are."""
+        column = self._columns[index]
+        if not column.grows:
+            return column.width
+        return max([column.width, *(len(row[index].text) for row in self._rows)])
 
     def render_line(self, y: int) -> Strip:
         """Draw the heading, a row, or nothing."""
         width = self.size.width
         base = self.rich_style
         margin = Segment(" ", base)
-        placed = place(self._columns, [c.width for c in self._columns], width - 2)
+        placed = place(self._columns, self._widths, width - 2)
         if self._headed and y == 0:
             base = self.get_component_rich_style("ledger--heading")
             margin = Segment(" ", base)

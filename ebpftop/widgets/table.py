@@ -55,7 +55,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
 
     Args:
         columns: What a row consists of.
-        id: The widget's id.
+        css_id: Its name in the style sheet.
     """
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -100,8 +100,8 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             """The sender."""
             return self.table
 
-    def __init__(self, columns: Sequence[Column], *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, columns: Sequence[Column], *, css_id: str | None = None) -> None:
+        super().__init__(id=css_id)
         self._columns = tuple(columns)
         self._widths = [column.width for column in columns]
         self._rows: Rows | None = None
@@ -277,7 +277,9 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         grown = False
         for index, column in enumerate(self._columns):
             if column.grows:
-                needed = max((len(self._line(p)[0][index].text) for p in self._visible()), default=0)
+                needed = max(
+                    (len(self._line(p)[0][index].text) for p in self._visible()), default=0
+                )
                 if needed > self._widths[index]:
                     self._widths[index] = needed
                     grown = True

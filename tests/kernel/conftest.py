@@ -19,6 +19,7 @@ from functools import cache
 import pytest
 
 from ebpftop.lab import Lab
+from tests.kernel.pipeline import Pipeline, loaded
 
 TOOLS = {
     "bridge": "iproute2",
@@ -95,3 +96,19 @@ def lab() -> Iterator[Lab]:
     """A server, three clients and an attacker, in namespaces of their own."""
     with Lab() as lab:
         yield lab
+
+
+@pytest.fixture(scope="session")
+def loaded_pipeline() -> Iterator[Pipeline]:
+    """The pipeline with a clock by hand, loaded once."""
+    with loaded() as pipeline:
+        yield pipeline
+
+
+@pytest.fixture
+def pipeline(loaded_pipeline: Pipeline) -> Iterator[Pipeline]:
+    """The same, emptied, and run on one processor."""
+    loaded_pipeline.reset()
+    loaded_pipeline.pin_to(0)
+    yield loaded_pipeline
+    loaded_pipeline.unpin()

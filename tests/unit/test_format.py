@@ -24,8 +24,8 @@ HIDDEN_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (None, "–"),  # noqa: RUF001
-        (math.nan, "–"),  # noqa: RUF001
+        (None, "–"),
+        (math.nan, "–"),
         (0, "0"),
         (7.0, "7"),
         (0.5, "0.50"),

@@ -73,6 +73,11 @@ def test_equal_rows_keep_their_places_when_the_table_is_shuffled() -> None:
     assert shown[0].tolist() == shown[1].tolist() == list(range(100))
 
 
+def test_zero_and_minus_zero_are_equal() -> None:
+    columns = _table(np.array([3, 2, 1], np.uint64), np.array([0.0, -0.0, 0.0]))
+    assert order(columns, "pps").tolist() == [2, 1, 0]
+
+
 def test_ipv4_addresses_stay_together_and_sort_as_numbers() -> None:
     mapped = 0xFFFF << 32
     low = np.array([1, mapped | 10 << 24, 5, mapped | 9 << 24], np.uint64)
@@ -124,10 +129,10 @@ def test_keys_that_all_meet_in_one_slot_are_still_told_apart(
 ) -> None:
     # GIVEN a hash that sends every key to the first slot
     monkeypatch.setattr(ranking, "_ROUND_FACTORS", (np.uint64(0),) * 3)
-    keys = [(row, row % 7, 0) for row in range(500)]
+    keys = [(row % 5, row % 7, row) for row in range(500)]
 
     # WHEN the rows come back in reverse, with one that is new
-    current = [*reversed(keys), (1000, 0, 0)]
+    current = [*reversed(keys), (0, 0, 1000)]
 
     # THEN each finds its own
     matched = match_rows(_row_keys(keys), _row_keys(current))
@@ -139,7 +144,7 @@ def test_keys_that_all_meet_in_one_slot_are_still_told_apart(
         st.tuples(
             st.integers(0, 2**64 - 1),  # now
             st.integers(0, 2**64 - 1),  # before
-            st.integers(0, 200),  # began
+            st.sampled_from([0, 99, 100, 101, 200]),  # began
             st.booleans(),  # was read before
         ),
         max_size=20,

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ebpftop IFACE`: the dashboard, on what is attached or attached for as long as it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+
+from ebpftop import config
+from ebpftop.cli.parameters import CONFIG, INTERFACES, MODE
+from ebpftop.errors import EbpftopError, NotAttachedError, NotPermittedError, UsageError
+from ebpftop.kernel import bpffs
+from ebpftop.kernel.instance import Instance, find
+
+
+@dataclass
+class Session:
+    """What a dashboard works on, and whether it goes when the dashboard does."""
+
+    reader: Instance
+    """Read by the dashboard's source, which closes it."""
+    writer: Instance | None = None
+    """Written by its controls; None for a dashboard that may only watch."""
+    ours: bool = False
+    """Attached by this dashboard."""
+    notices: list[str] = field(default_factory=list)
+    """What the operator should know from the start."""
+
+
+@click.command()
+@INTERFACES
+@click.option("--read-only", is_flag=True, help="Watch only: never attach, never write.")
+@MODE
+@click.option("--interval", "interval_s", type=click.FloatRange(0.1, 10), default=1.0,
+              show_default=True, metavar="SECONDS", help="Time between looks.")  # fmt: skip
+@CONFIG
+@click.option("--keep", is_flag=True, help="Leave it attached on quit.")
+def run(
+    ifaces: Sequence[str],
+    read_only: bool,
+    mode: str,
+    interval_s: float,
+    policy_path: Path | None,
+    keep: bool,
+) -> None:
+    """Open the dashboard; attach for as long as it is open, or join what is attached."""
+    _require_terminal()
+    if read_only:
+        session = Session(find(ifaces[0], read_only=True))
+    elif os.geteuid() != 0:
+        raise NotPermittedError(
+            "attaching needs root", f"use sudo, or watch: ebpftop {ifaces[0]} --read-only"
+        )
+    else:
+        session = join_or_attach(ifaces, mode, policy_path)
+    show(session, interval_s=interval_s, keep=keep)
+
+
+def _require_terminal() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "the dashboard needs a terminal", "use `ebpftop top` or `ebpftop status` in scripts"
+        )
+
+
+def join_or_attach(ifaces: Sequence[str], mode: str, policy_path: Path | None) -> Session:
+    """Join what is attached to the first interface, or attach to all of them."""
+    from ebpftop.control import policy as policies
+
+    policy = config.load(policy_path) if policy_path else config.Policy()
+    notices = []
+    ours = False
+    try:
+        writer = find(ifaces[0], read_only=False)
+        if policy_path:
+            notices.append("joined what was attached already: --config was not read again")
+    except NotAttachedError:
+        writer = policies.attach(ifaces, policy, mode=mode, path=policy_path, pinned=False)
+        ours = True
+        if mode == "auto" and any(a.mode == "generic" for a in writer.meta.attachments):
+            notices.append("the driver has no native XDP: generic mode, which costs more")
+    return Session(Instance(writer.folder, read_only=False), writer, ours, notices)
+
+
+def show(session: Session, *, interval_s: float, keep: bool) -> None:
+    """Run the dashboard on a session, and leave things as `keep` says.
+
+    Raises:
+        EbpftopError: What is watched went away.
+    """
+    reader, writer = session.reader, session.writer
+    seat = bpffs.ControlSeat(writer.name) if writer else None
+    try:
+        taken = seat.take() if seat else ""
+        if taken and session.ours:
+            raise EbpftopError(f"{taken} took the new instance first", "try again")
+        error = _run_app(session, taken or "", interval_s)
+        if writer and session.ours and keep:
+            with bpffs.locked(writer.name):
+                writer.pin_links()
+    finally:
+        if seat:
+            seat.close()
+        reader.close()
+        if writer and session.ours and not keep:
+            with bpffs.locked(writer.name):
+                writer.remove()
+        elif writer:
+            writer.close()
+    if error:
+        raise error
+
+
+def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | None:
+    from ebpftop.app import DashboardApp
+    from ebpftop.control.protection import ProtectionControl
+    from ebpftop.control.sweeping import Sweeper
+    from ebpftop.sources.live import LiveSource
+
+    control = ProtectionControl(session.writer) if session.writer and not taken else None
+    sweeper = Sweeper(control) if control else None
+    app = DashboardApp(
+        LiveSource(session.reader),
+        title=session.reader.describe(),
+        interval_s=interval_s,
+        controls=control,
+        read_only_reason=f"{taken} has control" if taken else "",
+        notices=session.notices,
+    )
+    if control:
+        control.protect()
+    previous = signal.signal(signal.SIGTERM, lambda *_: app.exit())
+    if sweeper:
+        sweeper.start()
+    try:
+        app.run()
+    finally:
+        if sweeper:
+            sweeper.stop()
+        signal.signal(signal.SIGTERM, previous)
+    return app.lost_error

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ebpftop demo`: a network on this machine, with real servers, clients and a flood."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from ebpftop import lab as labs
+from ebpftop import report
+from ebpftop.cli.dashboard import Session, show
+from ebpftop.cli.output import print_json, print_pairs, print_table
+from ebpftop.cli.parameters import JSON, require_root
+from ebpftop.config import CapacityPolicy, LimitPolicy, Policy, Seconds
+from ebpftop.control import policy as policies
+from ebpftop.control.protection import ProtectionControl
+from ebpftop.control.sweeping import Sweeper
+from ebpftop.filtering import Filter
+from ebpftop.format import count, duration
+from ebpftop.kernel import bpffs
+from ebpftop.kernel.instance import Instance
+from ebpftop.model import Event, Snapshot
+from ebpftop.sources.live import LiveSource
+
+DEFAULT_S = 10.0
+TICK_S = 0.5
+
+POLICY = Policy(
+    limits=LimitPolicy(pps=2000, syn=200, grace_s=Seconds(1.0), block_for_s=Seconds(15.0)),
+    capacity=CapacityPolicy(sources=16_384, blocks=4096, prefixes=1024),
+)
+"""Limits that the clients stay far below and the flood is far above."""
+
+
+@click.command()
+@click.option("--for", "seconds", type=click.FloatRange(3, 3600), metavar="SECONDS",
+              help="Without the dashboard: run so long and print a report.")  # fmt: skip
+@JSON
+def demo(seconds: float | None, as_json: bool) -> None:
+    """Build a small network on this machine, flood it, and watch it being protected."""
+    require_root("the demo")
+    # What ends this process must end the network too.
+    signal.signal(signal.SIGTERM, _leave)
+    bpffs.mount(lasting=False)
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    with labs.Lab() as lab, labs.joined(lab.server):
+        instance = policies.attach(
+            [lab.server.interface], POLICY, mode="auto", path=None, pinned=False
+        )
+        if seconds is None and terminal and not as_json:
+            _open_dashboard(lab, instance)
+            return
+        answer = _measure(lab, instance, seconds or DEFAULT_S)
+    if as_json:
+        print_json(answer)
+    else:
+        _print(answer)
+
+
+def _leave(*_: Any) -> None:
+    raise SystemExit(143)
+
+
+def _open_dashboard(lab: labs.Lab, instance: Instance) -> None:
+    traffic = labs.start_demo_traffic(lab)
+    session = Session(
+        Instance(instance.folder, read_only=False), instance, ours=True,
+        notices=["a demo network on this machine; nothing of it leaves the machine"],
+    )  # fmt: skip
+    show(session, interval_s=1.0, keep=False)
+    traffic.stop()
+
+
+def _measure(lab: labs.Lab, instance: Instance, seconds: float) -> dict[str, Any]:
+    """Run the traffic, and return the report."""
+    sweeper = Sweeper(ProtectionControl(instance))
+    source = LiveSource(Instance(instance.folder, read_only=False))
+    told: list[Event] = []
+    try:
+        sweeper.start()
+        traffic = labs.start_demo_traffic(lab)
+        ends_s = time.monotonic() + seconds
+        while True:
+            snapshot = source.snapshot()
+            told += snapshot.events
+            left_s = ends_s - time.monotonic()
+            if left_s <= 0:
+                break
+            time.sleep(min(TICK_S, left_s))
+        done = traffic.stop()
+    finally:
+        sweeper.stop()
+        source.close()
+        with bpffs.locked(instance.name):
+            instance.remove()
+    return _report(snapshot, told, done, seconds)
+
+
+def _report(
+    snapshot: Snapshot, told: list[Event], traffic: labs.TrafficReport, seconds: float
+) -> dict[str, Any]:
+    everything = Filter.parse("", report.TOP_FIELDS)
+    rows = report.chosen_sources(snapshot, sort="packets", count=None, only=everything)
+    top = report.top(snapshot, rows.tolist())
+    attacker = next((row for row in top if row["address"] == traffic.flood.address), None)
+    blocks = report.blocks(snapshot)
+    return {
+        "seconds": seconds,
+        "status": report.status(snapshot, snapshot.interfaces[0].name),
+        "top": top,
+        "blocks": blocks,
+        "allowed": report.allowed(snapshot),
+        "events": report.events(told),
+        "clients": [asdict(client) for client in traffic.clients],
+        "flood": {
+            **asdict(traffic.flood),
+            "received_packets": attacker["packets"] if attacker else 0,
+            "dropped_packets": attacker["dropped"] if attacker else 0,
+            "blocked": any(b["address"] == traffic.flood.address for b in blocks),
+        },
+    }
+
+
+def _print(answer: dict[str, Any]) -> None:
+    flood = answer["flood"]
+    received = flood["received_packets"]
+    share = flood["dropped_packets"] / received if received else 0.0
+    print_pairs(
+        {
+            "interface": ", ".join(
+                f"{i['name']} ({i['mode']})" for i in answer["status"]["interfaces"]
+            ),
+            "flood": f"{flood['address']}, {count(flood['sent_packets'])} packets",
+            "dropped": f"{count(flood['dropped_packets'])} of {count(received)} ({share:.1%})",
+            "blocked": "automatically" if flood["blocked"] else "no",
+        }
+    )
+    click.echo()
+    print_table(
+        ["CLIENT", "REQUESTS", "FAILED", "MEDIAN", "P99"],
+        [
+            [
+                c["address"], str(c["requests"]), str(c["failed"]),
+                f"{c['p50_ms']:.1f} ms", f"{c['p99_ms']:.1f} ms",
+            ]
+            for c in answer["clients"]
+        ],
+    )  # fmt: skip
+    click.echo()
+    for event in answer["events"]:
+        at = duration(max(0.0, event["time"] - answer["events"][0]["time"]))
+        click.echo(f"{at:>6}  {event['kind']:<12} {event['address'] or ''} {event['detail']}")

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A `Snapshot` as the command line's JSON: plain dicts and lists, no I/O.
+
+Rates are per second, times in seconds (`first_seen_s` and `last_seen_s` since 1970),
+addresses are text, and what is unknown is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ebpftop.filtering import Kind
+from ebpftop.model import VERDICTS, Event, Limits, Snapshot, SourceState
+from ebpftop.ranking import Filter, Rows, order
+
+TOP_SORTS = {
+    "pps": "pps",
+    "bps": "bps",
+    "packets": "packets",
+    "bytes": "bytes",
+    "dropped": "dropped",
+    "last": "last_seen_s",
+}
+"""Fields of `top` by the words of its `--sort`."""
+
+TOP_FIELDS: Mapping[str, Kind] = {
+    "address": "address",
+    "packets": "number",
+    "bytes": "number",
+    "pps": "number",
+    "bps": "number",
+    "dropped": "number",
+    "state": "text",
+    "first_seen_s": "number",
+    "last_seen_s": "number",
+}
+"""Fields that a filter of sources may name, and their kinds."""
+
+
+def limits(held: Limits) -> dict[str, Any]:
+    """Return the limits in force; 0 is off."""
+    return {name: _plain(value) for name, value in asdict(held).items()}
+
+
+def status(snapshot: Snapshot, iface: str) -> dict[str, Any]:
+    """Return what `status` prints for the instance on `iface`."""
+    totals = snapshot.totals
+    counts = {"total": totals.received} | {word: totals.verdicts[word] for word in VERDICTS}
+    return {
+        "iface": iface,
+        "interfaces": [{"name": i.name, "mode": i.mode, "up": i.up} for i in snapshot.interfaces],
+        "attached": True,
+        "uptime_s": _plain(snapshot.uptime_s),
+        "programs": [asdict(program) for program in snapshot.programs],
+        "packets": {word: count.packets for word, count in counts.items()},
+        "bytes": {word: count.bytes for word, count in counts.items()},
+        "protocols": dict(totals.protocols),
+        "syn": totals.syn,
+        "drops": dict(totals.drops),
+        "would_drop": dict(totals.would_drop),
+        "unparsed": dict(totals.unparsed),
+        "limits": limits(snapshot.limits),
+        "protected": [{"address": str(p), "why": why} for p, why in snapshot.protected],
+        "maps": [asdict(info) for info in snapshot.maps],
+        "invariants": dict(snapshot.invariants),
+    }
+
+
+def chosen_sources(snapshot: Snapshot, *, sort: str, count: int | None, only: Filter) -> Rows:
+    """Return the rows of the sources that pass a filter, sorted by a word of `TOP_SORTS`."""
+    columns = snapshot.sources.columns(snapshot.clock)
+    rows = np.flatnonzero(only.mask(columns))
+    return order(columns, TOP_SORTS[sort], rows=rows, limit=count)
+
+
+def top(snapshot: Snapshot, rows: Iterable[int]) -> list[dict[str, Any]]:
+    """Return these rows of the sources."""
+    sources = snapshot.sources
+    first_s = snapshot.clock.unix_s(sources.first_ns)
+    last_s = snapshot.clock.unix_s(sources.last_ns)
+    return [
+        {
+            "address": str(sources.address(row)),
+            "packets": int(sources.packets[row]),
+            "bytes": int(sources.bytes[row]),
+            "pps": _plain(sources.pps[row]),
+            "bps": _plain(sources.bps[row]),
+            "dropped": int(sources.dropped[row]),
+            "would_drop": int(sources.would_drop[row]),
+            "state": SourceState(int(sources.state[row])).label,
+            "first_seen_s": _plain(first_s[row]),
+            "last_seen_s": _plain(last_s[row]),
+        }
+        for row in rows
+    ]
+
+
+def blocks(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Return every block in force."""
+    held = snapshot.blocks
+    left_s = (held.expires_ns.astype(np.float64) - snapshot.clock.monotonic_ns) / 1e9
+    return [
+        {
+            "address": str(held.prefix(row)),
+            "source": "auto" if held.automatic[row] else "manual",
+            "reason": held.reason[row],
+            "expires_in_s": _plain(left_s[row]) if held.expires_ns[row] else None,
+            "packets": int(held.packets[row]),
+            "bytes": int(held.bytes[row]),
+        }
+        for row in range(len(held))
+    ]
+
+
+def allowed(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Return the allow list."""
+    held = snapshot.allowed
+    return [
+        {
+            "address": str(held.prefix(row)),
+            "packets": int(held.packets[row]),
+            "bytes": int(held.bytes[row]),
+        }
+        for row in range(len(held))
+    ]
+
+
+def events(told: Sequence[Event]) -> list[dict[str, Any]]:
+    """Return events, oldest first."""
+    return [
+        {
+            "seq": event.seq,
+            "time": _plain(event.time_s),
+            "kind": event.kind,
+            "address": event.address or None,
+            "detail": event.detail,
+        }
+        for event in told
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Return a number that JSON has: no NaN, no numpy type, microseconds at the most."""
+    if isinstance(value, bool | int):
+        return value
+    number = float(value)
+    return round(number, 6) if math.isfinite(number) else None

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one screen that is always there: header, tabs, the panes, footer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.app import ComposeResult
+from textual.screen import Screen
+from textual.widgets import ContentSwitcher, Static
+
+from ebpftop.actions import ACTIONS, Action
+from ebpftop.control import Controls
+from ebpftop.screens import chrome
+from ebpftop.screens.blocks import BlocksPane
+from ebpftop.screens.overview import OverviewPane
+from ebpftop.screens.pane import Pane, Picture
+from ebpftop.screens.talkers import TalkersPane
+from ebpftop.widgets.bar import Bar
+from ebpftop.widgets.cells import Cell
+
+PANES: tuple[type[Pane], ...] = (OverviewPane, TalkersPane, BlocksPane)
+"""The panes, in the order of their tabs."""
+
+SMALLEST = (60, 15)
+"""Columns and lines below which nothing useful can be drawn."""
+
+_WIDTHS = [(0, "-tiny-width"), (SMALLEST[0], "-narrow"), (110, "-wide")]
+_HEIGHTS = [(0, "-tiny-height"), (SMALLEST[1], "-short"), (32, "-tall"), (44, "-very-tall")]
+
+
+class MainScreen(Screen[None]):
+    """The panes, one in sight, and what stands around them.
+
+    Args:
+        title: The names of the interfaces.
+        controls: The acts that are possible; None when the dashboard may only watch.
+    """
+
+    HORIZONTAL_BREAKPOINTS = _WIDTHS
+    VERTICAL_BREAKPOINTS = _HEIGHTS
+
+    def __init__(self, title: str, controls: Controls | None) -> None:
+        super().__init__()
+        self._names = title
+        self.panes = {pane.NAME: pane(controls) for pane in PANES}
+        self.pane = self.panes[PANES[0].NAME]
+        """The pane in sight."""
+        self._header = Bar(css_id="header")
+        self._tabs = Bar(pinned="left", css_id="tabs")
+        self._banner = Static(id="lost", markup=False)
+        self._footer = Bar(css_id="footer")
+
+    def compose(self) -> ComposeResult:
+        """Lay out the header, the tabs, the panes and the footer."""
+        yield self._header
+        yield self._tabs
+        yield self._banner
+        with ContentSwitcher(initial=self.pane.NAME, id="panes"):
+            yield from self.panes.values()
+        yield self._footer
+        words = f"ebpftop needs a terminal of {SMALLEST[0]}x{SMALLEST[1]} or more. q quits"
+        yield Static(words, id="too-small", markup=False)
+
+    def on_mount(self) -> None:
+        """Give the first pane the focus."""
+        self._banner.display = False
+        self.pane.enter()
+
+    def open_pane(self, name: str, picture: Picture | None) -> None:
+        """Bring the pane called `name` into sight and draw `picture` on it."""
+        self.pane = self.panes[name]
+        self.query_one("#panes", ContentSwitcher).current = name
+        if picture is not None:
+            self.pane.show(picture)
+        self.pane.enter()
+
+    def show_lost(self, words: str) -> None:
+        """Say across the whole width that nothing new comes; the last figures stay and look it."""
+        self._banner.update(words)
+        self._banner.display = True
+        self.add_class("-lost")
+
+    def show_chrome(
+        self,
+        picture: Picture | None,
+        *,
+        interval_s: float,
+        offered: Sequence[Action],
+        badges: Sequence[Cell],
+        beside_tabs: Sequence[Cell],
+    ) -> None:
+        """Draw the header, the tabs and the footer.
+
+        Args:
+            picture: What is displayed; None before the first snapshot.
+            interval_s: Seconds between snapshots.
+            offered: What can be done here and now.
+            badges: What the header says besides.
+            beside_tabs: What stands at the right of the tabs; empty for the pane's own summary.
+        """
+        snapshot = picture.snapshot if picture else None
+        header = chrome.identity(self._names, snapshot, interval_s=interval_s, badges=badges)
+        self._header.show(*header)
+        switches = [action for action in ACTIONS if action.opens]
+        tabs = list(chrome.tabs(switches, self.pane.NAME))
+        self._tabs.show(tabs, beside_tabs or self.pane.summary())
+        typing = self.pane.typing_keys()
+        self._footer.show(*((typing, ()) if typing else chrome.footer(offered)))

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A source that plays snapshots, controls that remember, and snapshots made by hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ebpftop.errors import EbpftopError
+from ebpftop.model import (
+    VERDICTS,
+    Allowed,
+    Blocks,
+    Clock,
+    Count,
+    Event,
+    Interface,
+    Limits,
+    MapInfo,
+    Prefix,
+    Rates,
+    Snapshot,
+    Sources,
+    SourceState,
+    Totals,
+)
+
+START_NS = 500_000_000_000_000
+"""CLOCK_MONOTONIC at the first fake snapshot."""
+
+START_S = 1_750_000_000.0
+"""The wall clock at the same instant: 2025-06-15 15:06:40 UTC."""
+
+
+@dataclass(frozen=True)
+class Talker:
+    """One source as a test describes it."""
+
+    address: str
+    pps: float = 100.0
+    state: SourceState = SourceState.PASSED
+    packets: int = 10_000
+    dropped: int = 0
+    dropped_pps: float = 0.0
+    seen_s_ago: float = 0.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block as a test describes it."""
+
+    address: str
+    for_s: float | None = 600.0
+    reason: str = ""
+    automatic: bool = False
+    packets: int = 0
+    set_s_ago: float = 5.0
+
+
+def sources(talkers: Sequence[Talker], now_ns: int = START_NS) -> Sources:
+    """Build the columns of `talkers`."""
+    prefixes = [Prefix.parse(talker.address) for talker in talkers]
+    packets = np.array([talker.packets for talker in talkers], np.uint64)
+    dropped = np.array([talker.dropped for talker in talkers], np.uint64)
+    pps = np.array([talker.pps for talker in talkers], np.float64)
+    seen_ns = [now_ns - int(talker.seen_s_ago * 1e9) for talker in talkers]
+    return Sources(
+        high=np.array([prefix.high for prefix in prefixes], np.uint64),
+        low=np.array([prefix.low for prefix in prefixes], np.uint64),
+        packets=packets,
+        bytes=packets * np.uint64(500),
+        dropped=dropped,
+        dropped_bytes=dropped * np.uint64(500),
+        would_drop=np.zeros(len(talkers), np.uint64),
+        pps=pps,
+        bps=pps * 4000,
+        dropped_pps=np.array([talker.dropped_pps for talker in talkers], np.float64),
+        state=np.array([talker.state for talker in talkers], np.uint8),
+        first_ns=np.array([now_ns - 10**11 for _ in talkers], np.uint64),
+        last_ns=np.array(seen_ns, np.uint64),
+    )
+
+
+def many_sources(count: int, seed: int = 1, now_ns: int = START_NS) -> Sources:
+    """Build `count` sources, one in a thousand of them loud."""
+    random = np.random.default_rng(seed)
+    pps = random.exponential(20, count)
+    pps[:: max(1, count // 1000)] *= 500
+    packets = (pps * 100).astype(np.uint64)
+    dropped = (packets // 3).astype(np.uint64)
+    now = np.full(count, now_ns, np.uint64)
+    low = (0xFFFF << 32 | 0x0A000000) + np.arange(count, dtype=np.uint64)
+    return Sources(
+        high=np.zeros(count, np.uint64),
+        low=low.astype(np.uint64),
+        packets=packets,
+        bytes=packets * np.uint64(500),
+        dropped=dropped,
+        dropped_bytes=dropped * np.uint64(500),
+        would_drop=np.zeros(count, np.uint64),
+        pps=pps,
+        bps=pps * 4000,
+        dropped_pps=pps / 3,
+        state=random.integers(0, 4, count).astype(np.uint8),
+        first_ns=now - np.uint64(10**11),
+        last_ns=now - random.integers(0, 10**10, count).astype(np.uint64),
+    )
+
+
+def blocks(entries: Sequence[Block], now_ns: int = START_NS) -> Blocks:
+    """Build the columns of `entries`."""
+    prefixes = [Prefix.parse(entry.address) for entry in entries]
+    packets = np.array([entry.packets for entry in entries], np.uint64)
+    ends_ns = [0 if e.for_s is None else now_ns + int(e.for_s * 1e9) for e in entries]
+    return Blocks(
+        high=np.array([prefix.high for prefix in prefixes], np.uint64),
+        low=np.array([prefix.low for prefix in prefixes], np.uint64),
+        length=np.array([prefix.length for prefix in prefixes], np.uint8),
+        automatic=np.array([entry.automatic for entry in entries], np.uint8),
+        reason=np.array([entry.reason for entry in entries], np.object_),
+        set_ns=np.array([now_ns - int(e.set_s_ago * 1e9) for e in entries], np.uint64),
+        expires_ns=np.array(ends_ns, np.uint64),
+        packets=packets,
+        bytes=packets * np.uint64(60),
+    )
+
+
+def allowed(addresses: Sequence[str]) -> Allowed:
+    """Build the columns of an allow list."""
+    prefixes = [Prefix.parse(address) for address in addresses]
+    packets = np.arange(1000, 1000 + len(addresses), dtype=np.uint64)
+    return Allowed(
+        high=np.array([prefix.high for prefix in prefixes], np.uint64),
+        low=np.array([prefix.low for prefix in prefixes], np.uint64),
+        length=np.array([prefix.length for prefix in prefixes], np.uint8),
+        packets=packets,
+        bytes=packets * np.uint64(80),
+    )
+
+
+def snapshot(sequence: int = 0, **changes: Any) -> Snapshot:
+    """Build a quiet snapshot, `sequence` seconds after the start, with `changes` made to it."""
+    base = Snapshot(
+        sequence=sequence,
+        clock=Clock(START_NS + sequence * 10**9, START_S + sequence),
+        interval_s=1.0,
+        interfaces=[Interface("eth0", "native")],
+        uptime_s=273_840.0 + sequence,
+        limits=Limits(),
+        totals=totals(1_000_000, 0),
+        rates=rates(1000.0, 0.0),
+        sources=Sources.empty(),
+        blocks=Blocks.empty(),
+        allowed=Allowed.empty(),
+        protected=[],
+        events=[],
+        missed_events=0,
+        programs=[],
+        maps=[MapInfo("ip_tracker", "lru_hash", 4_200, 131_072, 12_000_000)],
+        invariants={"verdicts add up to received": True},
+    )
+    return replace(base, **changes)
+
+
+def totals(received: int, dropped: int, drops: Mapping[str, int] | None = None) -> Totals:
+    """Build counters of which all that is not dropped has passed."""
+    counts = dict.fromkeys(VERDICTS, 0) | {"passed": received - dropped, "dropped": dropped}
+    return Totals(
+        received=Count(received, received * 500),
+        verdicts={name: Count(packets, packets * 500) for name, packets in counts.items()},
+        protocols={
+            "tcp": received // 2,
+            "udp": received // 3,
+            "icmp": received // 100,
+            "icmpv6": 0,
+            "other": 42,
+        },
+        syn=received // 10,
+        drops=drops or {},
+        would_drop={},
+        unparsed={},
+    )
+
+
+def rates(received_pps: float, dropped_pps: float) -> Rates:
+    """Build rates of which all that is not dropped passes."""
+    passed = received_pps - dropped_pps
+    pps = dict.fromkeys(VERDICTS, 0.0) | {
+        "received": received_pps,
+        "passed": passed,
+        "dropped": dropped_pps,
+    }
+    return Rates(
+        pps=pps,
+        bps={name: value * 4000 for name, value in pps.items()},
+        protocols={
+            "tcp": received_pps / 2,
+            "udp": received_pps / 3,
+            "icmp": 12.0,
+            "icmpv6": 0.0,
+            "other": 1.0,
+        },
+        syn=received_pps / 10,
+    )
+
+
+def attack(sequence: int = 0, **changes: Any) -> Snapshot:
+    """Build a snapshot in the middle of a flood from a few loud sources."""
+    now_ns = START_NS + sequence * 10**9
+    loud = [
+        Talker("203.0.113.77", 812_000, SourceState.BLOCKED, 48_000_000, 46_000_000, 812_000),
+        Talker("198.51.100.23", 96_400, SourceState.LIMITED, 5_100_000, 3_900_000, 86_400),
+        Talker("2001:db8:5:17::bad:1", 41_300, SourceState.LIMITED, 902_000, 611_000, 31_300),
+        Talker("192.0.2.10", 8_200, SourceState.ALLOWED, 77_000_000),
+    ]
+    quiet = [
+        Talker(f"10.20.{i // 200}.{1 + i % 200}", 900 / (1 + i), seen_s_ago=i * 1.7)
+        for i in range(300)
+    ]
+    drops = {"blocked": 46_000_000, "pps limit": 3_900_000, "syn limit": 611_000}
+    held = [
+        Block("203.0.113.77", 480, "syn flood, ticket 4711", packets=46_000_000, set_s_ago=120),
+        Block("198.51.100.0/24", None, "known botnet", packets=1_200, set_s_ago=86_000),
+        Block("192.0.2.200", 42, "pps limit", automatic=True, packets=31_000, set_s_ago=18),
+        Block("2001:db8:bad::/48", 3_600, "scanner", packets=77, set_s_ago=4_000),
+    ]
+    at = START_S + sequence
+    happened = [
+        Event(1, at - 130, "flood", "203.0.113.77", "812k packets a second, limit is 10k"),
+        Event(2, at - 120, "block", "203.0.113.77", "by alice for 10m: syn flood, ticket 4711"),
+        Event(3, at - 18, "block", "192.0.2.200", "automatic for 1m: pps limit"),
+    ]
+    base = {
+        "sources": sources([*quiet[:150], *loud, *quiet[150:]], now_ns),
+        "blocks": blocks(held, now_ns),
+        "allowed": allowed(["192.0.2.10", "10.99.0.0/16"]),
+        "limits": Limits(pps=10_000, bps=50_000_000, syn=500),
+        "totals": totals(131_000_000, 50_511_000, drops),
+        "rates": rates(961_000.0, 929_700.0),
+        "events": happened if sequence == 0 else [],
+    }
+    return snapshot(sequence, **(base | changes))
+
+
+class FakeSource:
+    """Plays what it is given; closed once, and asked from one thread."""
+
+    def __init__(self, first: Snapshot | None = None) -> None:
+        self.current = first or snapshot()
+        self.error: EbpftopError | None = None
+        self.closed = threading.Event()
+
+    def snapshot(self) -> Snapshot:
+        """Return the snapshot that is current, or raise."""
+        if self.error is not None:
+            raise self.error
+        return self.current
+
+    def close(self) -> None:
+        """Remember that it was closed."""
+        assert not self.closed.is_set()
+        self.closed.set()
+
+
+class FakeControls:
+    """Remembers what it was asked to do, in words and values."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.guards: dict[Prefix, str] = {}
+        self.refusal: Exception | None = None
+        self.threads: set[int] = set()
+        self.may_act = threading.Event()
+        self.may_act.set()
+
+    def guarded(self, prefix: Prefix) -> str | None:
+        """Return the reason that the test set for `prefix`."""
+        self.threads.add(threading.get_ident())
+        return self.guards.get(prefix)
+
+    def block(
+        self, prefix: Prefix, *, for_s: float | None, reason: str = "", override: bool = False
+    ) -> None:
+        """Remember a block."""
+        self._act("block", prefix, for_s, reason, override)
+
+    def unblock(self, prefix: Prefix) -> None:
+        """Remember the end of a block."""
+        self._act("unblock", prefix)
+
+    def allow(self, prefix: Prefix) -> None:
+        """Remember an allowance."""
+        self._act("allow", prefix)
+
+    def disallow(self, prefix: Prefix) -> None:
+        """Remember the end of an allowance."""
+        self._act("disallow", prefix)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Remember limits."""
+        self._act("set_limits", limits)
+
+    def _act(self, *call: Any) -> None:
+        self.threads.add(threading.get_ident())
+        assert self.may_act.wait(10)
+        if self.refusal is not None:
+            raise self.refusal
+        self.calls.append(call)
