@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -252,11 +253,11 @@ class DashboardApp(App[None]):
         paused_at = []
         if self.paused and self.shown is not None:
             at = chrome.wall_time(self.shown.snapshot).text
-            paused_at = [Cell(f"PAUSED at {at}: p goes on", "badge")]
+            paused_at = [Cell(f"PAUSED at {at}: p resumes", "badge")]
         self.main.show_chrome(
             self.shown,
             interval_s=self.sampler.interval_s,
-            offered=[action for action in ACTIONS if self.offers(action)],
+            offered=[self._labelled(action) for action in ACTIONS if self.offers(action)],
             badges=list(self._badges()),
             beside_tabs=paused_at,
         )
@@ -270,6 +271,12 @@ class DashboardApp(App[None]):
             yield Cell("PAUSED", "badge")
         if self.main.pane.filter_text:
             yield Cell(f"FILTER {self.main.pane.filter_text}", "badge")
+
+    def _labelled(self, action: Action) -> Action:
+        """Return `action` under the name of what it would do now."""
+        if action.id == "pause" and self.paused:
+            return replace(action, label="resume")
+        return action
 
     def _toggle_pause(self) -> None:
         self.paused = not self.paused

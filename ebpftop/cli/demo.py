@@ -68,10 +68,7 @@ def _leave(*_: Any) -> None:
 
 def _open_dashboard(lab: labs.Lab, instance: Instance) -> None:
     traffic = labs.start_demo_traffic(lab)
-    session = Session(
-        Instance(instance.folder, read_only=False), instance, ours=True,
-        notices=["a demo network on this machine; nothing of it leaves the machine"],
-    )  # fmt: skip
+    session = Session(Instance(instance.folder, read_only=False), instance, ours=True)
     show(session, interval_s=1.0, keep=False)
     traffic.stop()
 

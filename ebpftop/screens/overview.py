@@ -153,8 +153,7 @@ class OverviewPane(Pane):
         self._talkers.show(list(_top_talkers(snapshot, _TOP_ROWS)))
         self._verdicts.show(list(_verdict_rows(snapshot)))
         self._protocols.show(list(_protocol_rows(snapshot)))
-        title = "WOULD DROP" if snapshot.limits.dry_run else ""
-        self._drops.show(list(_drop_rows(snapshot.totals)), title)
+        self._drops.show(list(_drop_rows(snapshot.totals)))
         self._limits.show(limits_cells(snapshot.limits))
         self._events.show([_event_row(event) for event in picture.events])
 

@@ -13,7 +13,10 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from ebpftop.format import printable
-from ebpftop.widgets.cells import GAP, TONE_CLASSES, Cell, Tone, fit, tone_style
+from ebpftop.widgets.cells import GAP, TONE_CLASSES, Cell, Tone, base_style, fit, tone_style
+
+_LEAST = 8
+"""A text that keeps fewer cells than this says nothing."""
 
 
 class Bar(Widget):
@@ -57,8 +60,8 @@ class Bar(Widget):
     def render_line(self, y: int) -> Strip:
         """Draw the line; whatever is under it is blank."""
         if y:
-            return Strip.blank(self.size.width, self.rich_style)
-        style = self.rich_style
+            return Strip.blank(self.size.width, base_style(self))
+        style = base_style(self)
         segments = []
         drawn_to = 0
         for start, text, cell in self._layout():
@@ -81,21 +84,19 @@ class Bar(Widget):
         """Yield where each text starts, what is left of it, and its cell."""
         width = self.size.width - 2
         left, right = list(self._left), list(self._right)
-        if self._pinned == "right":
-            kept, yielding = right, left
-        else:
-            kept, yielding = left, right
-        room = width - self._length(kept) - (GAP if kept and yielding else 0)
-        # A text that keeps fewer cells than this says nothing.
-        least = 8
-        while yielding and (excess := self._length(yielding) - room) > 0:
-            last = yielding.pop()
-            remains = cell_len(_text(last)) - excess
-            if remains >= least and not last.action:
-                yielding.append(last._replace(text=fit(last.text, remains)))
-                break
+        kept, yielding = (right, left) if self._pinned == "right" else (left, right)
+        self._cut(kept, width)
+        self._cut(yielding, width - self._length(kept) - (GAP if kept else 0))
         yield from self._placed(left, 1)
         yield from self._placed(right, 1 + width - self._length(right))
+
+    def _cut(self, cells: list[Cell], room: int) -> None:
+        """Drop texts from the end of `cells`, and cut the last one, until they fit."""
+        while cells and (excess := self._length(cells) - room) > 0:
+            last = cells.pop()
+            remains = cell_len(_text(last)) - excess
+            if remains >= _LEAST and not last.key:
+                cells.append(last._replace(text=fit(last.text, remains)))
 
     def _length(self, cells: Sequence[Cell]) -> int:
         """Count the cells that `cells` take with the gaps between them."""

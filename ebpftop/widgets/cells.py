@@ -140,6 +140,11 @@ def fit(text: str, width: int, align: Literal["left", "right"] = "left") -> str:
     return padding + text if align == "right" else text + padding
 
 
+def base_style(widget: Widget) -> Style:
+    """Return the style of plain text on `widget`; unlike `Widget.rich_style`, it is kept."""
+    return widget.get_component_rich_style("tone--plain")
+
+
 def tone_style(widget: Widget, tone: Tone, base: Style) -> Style:
     """Return `base` with what the style sheet says of `tone` on top."""
     return base + widget.get_component_rich_style(f"tone--{tone}", partial=True)

@@ -13,7 +13,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from ebpftop.model import F64
-from ebpftop.widgets.cells import TONE_CLASSES, fit, tone_style
+from ebpftop.widgets.cells import TONE_CLASSES, base_style, fit, tone_style
 
 _LEFT_DOTS = (0, 0x40, 0x44, 0x46, 0x47)
 _RIGHT_DOTS = (0, 0x80, 0xA0, 0xB0, 0xB8)
@@ -107,7 +107,7 @@ class Graph(Widget):
 
     def render_line(self, y: int) -> Strip:
         """Draw one row of braille, the label over the first."""
-        style = self.rich_style
+        style = base_style(self)
         width = self.size.width
         line = self._lines[y] if y < len(self._lines) else ""
         fill = tone_style(self, "plain", style) + self.get_component_rich_style(

@@ -11,7 +11,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from ebpftop.widgets.cells import TONE_CLASSES, Cell, Column, place, row_strip
+from ebpftop.widgets.cells import TONE_CLASSES, Cell, Column, base_style, place, row_strip
 
 
 class Ledger(Widget):
@@ -40,21 +40,12 @@ class Ledger(Widget):
         self._headed = headed
         self._fitted = fitted
         self._rows: tuple[tuple[Cell, ...], ...] = ()
-        self._title = ""
         self._widths = [column.width for column in columns]
 
-    def show(self, rows: Sequence[Sequence[Cell]], title: str = "") -> None:
-        """Draw these rows; only lines that differ from what is drawn are drawn again.
-
-        Args:
-            rows: A cell for each column.
-            title: Instead of the first column's title, where it changes.
-        """
+    def show(self, rows: Sequence[Sequence[Cell]]) -> None:
+        """Draw these rows, a cell for each column; only lines that differ are drawn again."""
         old, new = self._rows, tuple(map(tuple, rows))
         self._rows = new
-        if title != self._title:
-            self._title = title
-            self.refresh(Region(0, 0, self.size.width, 1))
         widths = [self._width(index) for index in range(len(self._columns))]
         if len(old) != len(new) or widths != self._widths:
             self._widths = widths
@@ -81,16 +72,13 @@ class Ledger(Widget):
     def render_line(self, y: int) -> Strip:
         """Draw the heading, a row, or nothing."""
         width = self.size.width
-        base = self.rich_style
+        base = base_style(self)
         margin = Segment(" ", base)
         placed = place(self._columns, self._widths, width - 2)
         if self._headed and y == 0:
             base = self.get_component_rich_style("ledger--heading")
             margin = Segment(" ", base)
-            titles = [Cell(column.title) for column in self._columns]
-            if self._title:
-                titles[0] = Cell(self._title)
-            cells: Sequence[Cell] = titles
+            cells: Sequence[Cell] = [Cell(column.title) for column in self._columns]
         elif (row := y - self._headed) < len(self._rows):
             cells = self._rows[row]
         else:

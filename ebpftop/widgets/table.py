@@ -23,7 +23,16 @@ from textual.strip import Strip
 
 from ebpftop.format import printable
 from ebpftop.model import Prefix
-from ebpftop.widgets.cells import GAP, TONE_CLASSES, Cell, Column, Placed, place, row_strip
+from ebpftop.widgets.cells import (
+    GAP,
+    TONE_CLASSES,
+    Cell,
+    Column,
+    Placed,
+    base_style,
+    place,
+    row_strip,
+)
 
 _MARK = "▸ "
 _NO_MARK = "  "
@@ -199,6 +208,17 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         """Select the first row (0) or the last (-1)."""
         self.select(len(self._order) - 1 if position else 0)
 
+    def on_resize(self) -> None:
+        """Make room for what has come into sight."""
+        if self._grow():
+            self.refresh()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Make room for what has come into sight."""
+        super().watch_scroll_y(old_value, new_value)
+        if self._grow():
+            self.refresh()
+
     def on_click(self, event: events.Click) -> None:
         """Select the row, or ask to sort by the column, that was clicked."""
         if event.y:
@@ -220,7 +240,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
                 width, self.get_component_rich_style("table--heading")
             )
         position = self.scroll_offset.y + y - 1
-        base = self.rich_style
+        base = base_style(self)
         if position >= len(self._order):
             text = f" {printable(self._empty)}" if y == 2 and not len(self._order) else ""
             style = base + self.get_component_rich_style("tone--muted", partial=True)

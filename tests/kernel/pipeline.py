@@ -130,21 +130,21 @@ class Pipeline:
 
     # Configuration and lists
 
-    def configure(self, *flags: Flag, **fields: int) -> None:
-        """Change fields of `config`; flags given take the place of all that are not lists'."""
+    def configure(self, flags: Iterable[Flag] | None = None, **fields: int) -> None:
+        """Change fields of `config`; the lists' flags are seen to, the others stay on None."""
         for name, value in fields.items():
             self._config[name] = value
         lists = {"allowed": Flag.ALLOWED, "blocked_ips": Flag.BLOCKS,
                  "blocked_nets": Flag.PREFIXES, "protected": Flag.PROTECTED}  # fmt: skip
-        kept = 0 if flags else int(self._config["flags"][0]) & ~sum(lists.values())
+        kept = int(self._config["flags"][0]) & ~sum(lists.values())
         filled = [flag for name, flag in lists.items() if len(self.maps[name].read()[0])]
-        self._config["flags"] = kept | sum(flags) | sum(filled)
+        self._config["flags"] = sum(filled) | (kept if flags is None else sum(flags))
         self._config["generation"] += 1
         self.maps["config"].put(0, self._config)
 
     def limit(self, *flags: Flag, **limit: float) -> None:
         """Set limits in the units of `limits`, with any flags besides."""
-        self.configure(Flag.LIMITS, Flag.AUTO, *flags, **limits(**limit))
+        self.configure([Flag.LIMITS, Flag.AUTO, *flags], **limits(**limit))
 
     def block(self, text: str, until_ns: int = 0) -> int:
         """Block an address or prefix; returns the slot of its rule."""
@@ -165,7 +165,9 @@ class Pipeline:
         found = self.maps[name].get(_key(name, text))
         assert found is not None
         if name != "protected":
-            self.maps["rules"].put(int(found[0]), np.zeros(1, layout.RULE))
+            gone = np.zeros(1, layout.RULE)
+            gone["until_ns"] = layout.RULE_ENDED
+            self.maps["rules"].put(int(found[0]), gone)
             self._free_slots.append(int(found[0]))
         assert self.maps[name].delete(_key(name, text))
         self.configure()
