@@ -23,20 +23,15 @@
 #define CHARGE_TRIES 4
 #define NESTED_ENDED_BLOCKS 4
 
-struct decision {
-	__u32 action;      /* XDP_PASS or XDP_DROP */
-	__u32 reason;      /* enum reason, also of a drop that the dry run only counts */
-};
-
-static __always_inline void tell(__u32 kind, struct address *address, __u32 length, __u64 now,
-				 __u64 value0, __u64 value1)
+static __always_inline void tell(struct run *run, __u32 kind, struct address *address,
+				 __u32 length, __u64 value0, __u64 value1)
 {
 	__u32 zero = 0, slot;
 	struct state *shared = state.lookup(&zero);
 	struct event *event;
 	__u64 seq;
 
-	if (!shared)
+	if (!shared || !run->live)
 		return;
 	seq = __sync_fetch_and_add(&shared->event_seq, 1) + 1;
 	slot = seq % EVENTS;
@@ -44,7 +39,7 @@ static __always_inline void tell(__u32 kind, struct address *address, __u32 leng
 	if (!event)
 		return;
 	__sync_lock_test_and_set(&event->seq, 0);
-	event->time_ns = now;
+	event->time_ns = run->now;
 	event->address = *address;
 	event->length = length;
 	event->kind = kind;
@@ -55,14 +50,14 @@ static __always_inline void tell(__u32 kind, struct address *address, __u32 leng
 }
 
 /* Mark a rule whose time is over as ended; one CPU wins and tells it. */
-static __always_inline int end_rule(struct rule *rule, __u64 now)
+static __always_inline int end_rule(struct run *run, struct rule *rule)
 {
 	__u64 until = rule->until_ns;
 
-	if (until <= RULE_ENDED || until > now ||
+	if (!run->live || until <= RULE_ENDED || until > run->now ||
 	    __sync_val_compare_and_swap(&rule->until_ns, until, RULE_ENDED) != until)
 		return 0;
-	tell(EVENT_BLOCK_END, &rule->address, rule->length, now, until, 0);
+	tell(run, EVENT_BLOCK_END, &rule->address, rule->length, until, 0);
 	return 1;
 }
 
@@ -72,8 +67,9 @@ static __always_inline int rule_holds(struct rule *rule, __u64 now)
 }
 
 /* Find the rule for a source: RULE_* bits and a slot, or 0. */
-static __always_inline __u32 find_rule(struct address *address, struct config *conf, __u64 now)
+static __always_inline __u32 find_rule(struct run *run, struct address *address)
 {
+	struct config *conf = run->conf;
 	struct prefix key = { .length = 128 };
 	struct rule *rule;
 	__u32 found = 0, slot;
@@ -91,10 +87,10 @@ static __always_inline __u32 find_rule(struct address *address, struct config *c
 		if (entry) {
 			slot = *entry & RULE_SLOT;
 			rule = rules.lookup(&slot);
-			if (rule && rule_holds(rule, now))
+			if (rule && rule_holds(rule, run->now))
 				return RULE_BLOCKED | slot;
 			if (rule)
-				end_rule(rule, now);
+				end_rule(run, rule);
 		}
 	}
 	if (conf->flags & FLAG_PREFIXES) {
@@ -106,11 +102,11 @@ static __always_inline __u32 find_rule(struct address *address, struct config *c
 			rule = rules.lookup(&slot);
 			if (!rule)
 				break;
-			if (rule_holds(rule, now)) {
+			if (rule_holds(rule, run->now)) {
 				found = RULE_BLOCKED | RULE_PREFIX | slot;
 				break;
 			}
-			end_rule(rule, now);
+			end_rule(run, rule);
 			if (rule->length == 0)
 				break;
 			key.length = rule->length - 1;
@@ -125,40 +121,43 @@ static __always_inline __u32 find_rule(struct address *address, struct config *c
 }
 
 /* The rule for a source, from its row where that is fresh. */
-static __always_inline __u32 rule_of(struct source *row, struct address *address,
-				     struct config *conf, __u64 now)
+static __always_inline __u32 rule_of(struct run *run, struct source *row,
+				     struct address *address)
 {
 	__u64 policy = row ? row->policy : 0;
 	__u32 found = policy, slot = found & RULE_SLOT;
 	struct rule *rule;
 
-	if (row && policy >> 32 == conf->generation) {
+	if (row && policy >> 32 == run->conf->generation) {
 		if (!(found & RULE_BLOCKED))
 			return found;
 		rule = rules.lookup(&slot);
-		if (rule && rule_holds(rule, now))
+		if (rule && rule_holds(rule, run->now))
 			return found;
 	}
-	found = find_rule(address, conf, now);
-	if (row)
-		row->policy = conf->generation << 32 | found;
+	found = find_rule(run, address);
+	if (row && run->live)
+		row->policy = run->conf->generation << 32 | found;
 	return found;
 }
 
 /* Add a row for a source that has none, within this CPU's budget for new ones. */
-static __always_inline struct source *add_source(struct address *address, struct cpu_stats *cpu,
-						 struct config *conf, __u64 now)
+static __always_inline struct source *add_source(struct run *run, struct address *address)
 {
+	struct cpu_stats *cpu = run->cpu;
+	__u64 now = run->now;
 	__u32 zero = 0;
 	struct state *shared;
 	struct source fresh = {};
 	struct source *row;
 
+	if (!run->live)
+		return 0;
 	if (now - cpu->budget_window_ns >= NEW_SOURCES_WINDOW_NS) {
 		cpu->budget_window_ns = now;
 		cpu->budget_used = 0;
 	}
-	if (cpu->budget_used >= conf->new_sources)
+	if (cpu->budget_used >= run->conf->new_sources)
 		return 0;
 	cpu->budget_used++;
 	fresh.first_ns = now;
@@ -171,13 +170,13 @@ static __always_inline struct source *add_source(struct address *address, struct
 			return row;
 		if (shared && !shared->table_full_ns &&
 		    !__sync_val_compare_and_swap(&shared->table_full_ns, 0, now))
-			tell(EVENT_TABLE_FULL, address, 128, now, 0, 0);
+			tell(run, EVENT_TABLE_FULL, address, 128, 0, 0);
 		return 0;
 	}
 	row = ip_tracker.lookup(address);
 	if (shared && __sync_fetch_and_add(&shared->sources_added, 1) + 1 == CAPACITY_SOURCES &&
 	    !__sync_val_compare_and_swap(&shared->table_full_ns, 0, now))
-		tell(EVENT_TABLE_FULL, address, 128, now, CAPACITY_SOURCES, 0);
+		tell(run, EVENT_TABLE_FULL, address, 128, CAPACITY_SOURCES, 0);
 	return row;
 }
 
@@ -205,13 +204,13 @@ static __always_inline int is_over(__u64 time, __u64 now, __u64 cost, __u64 burs
 }
 
 /* The limit that this packet exceeds, or REASON_NONE after charging it to each. */
-static __always_inline __u32 check_limits(struct limiter *limiter, struct packet *packet,
-					  struct config *conf, __u64 now, __u64 length)
+static __always_inline __u32 check_limits(struct run *run, struct limiter *limiter)
 {
-	__u64 at = now << LIMITER_SHIFT, burst = conf->burst;
+	struct config *conf = run->conf;
+	__u64 at = run->now << LIMITER_SHIFT, burst = conf->burst;
 	__u64 pps_cost = conf->pps_cost;
-	__u64 byte_cost = conf->byte_cost * length >> BYTE_COST_SHIFT;
-	__u64 syn_cost = packet->syn ? conf->syn_cost : 0;
+	__u64 byte_cost = conf->byte_cost * run->length >> BYTE_COST_SHIFT;
+	__u64 syn_cost = run->packet->syn ? conf->syn_cost : 0;
 
 	if (is_over(limiter->pps_time, at, pps_cost, burst))
 		return REASON_LIMIT_PPS;
@@ -219,6 +218,8 @@ static __always_inline __u32 check_limits(struct limiter *limiter, struct packet
 		return REASON_LIMIT_BPS;
 	if (is_over(limiter->syn_time, at, syn_cost, burst))
 		return REASON_LIMIT_SYN;
+	if (!run->live)
+		return REASON_NONE;
 	if ((pps_cost && !charge(&limiter->pps_time, at, pps_cost, burst)) ||
 	    (byte_cost && !charge(&limiter->byte_time, at, byte_cost, burst)) ||
 	    (syn_cost && !charge(&limiter->syn_time, at, syn_cost, burst)))
@@ -230,13 +231,12 @@ static __always_inline __u32 check_limits(struct limiter *limiter, struct packet
 }
 
 /* Block a source that stayed over a limit for longer than the grace. */
-static __always_inline void block_source(struct limiter *limiter, struct address *address,
-					 __u32 length, __u32 reason, struct config *conf,
-					 __u64 now)
+static __always_inline void block_source(struct run *run, struct limiter *limiter,
+					 struct address *address, __u32 length, __u32 reason)
 {
 	struct auto_block *block = auto_blocks.lookup(address);
 	struct auto_block fresh = {};
-	__u64 until, strikes = 1, duration = conf->block_for_ns;
+	__u64 until, strikes = 1, duration = run->conf->block_for_ns, now = run->now;
 	__u32 doublings;
 
 	limiter->over_since_ns = 0;
@@ -272,51 +272,52 @@ static __always_inline void block_source(struct limiter *limiter, struct address
 			return;
 	}
 	limiter->blocked = 1;
-	tell(EVENT_BLOCK_AUTO, address, length, now, reason, duration);
+	tell(run, EVENT_BLOCK_AUTO, address, length, reason, duration);
 }
 
-static __always_inline void end_auto_block(struct auto_block *block, struct address *address,
-					   __u32 length, __u64 now)
+static __always_inline void end_auto_block(struct run *run, struct auto_block *block,
+					   struct address *address, __u32 length)
 {
 	if (!__sync_val_compare_and_swap(&block->ended, 0, 1))
-		tell(EVENT_BLOCK_END, address, length, now, block->until_ns, 1);
+		tell(run, EVENT_BLOCK_END, address, length, block->until_ns, 1);
 }
 
 /* Whether an automatic block holds for a source; counts what it stops. */
-static __always_inline int auto_blocked(struct limiter *limiter, struct address *address,
-					__u32 prefix_length, struct config *conf, __u64 now,
-					__u64 length)
+static __always_inline int auto_blocked(struct run *run, struct limiter *limiter,
+					struct address *address, __u32 prefix_length)
 {
 	struct auto_block *block;
 
-	if (!(conf->flags & FLAG_AUTO) || (limiter && !limiter->blocked))
+	if (!(run->conf->flags & FLAG_AUTO) || (limiter && !limiter->blocked))
 		return 0;
 	block = auto_blocks.lookup(address);
-	if (block && block->until_ns > now) {
-		if (!(conf->flags & FLAG_DRY_RUN)) {
+	if (block && block->until_ns > run->now) {
+		if (run->live && !(run->conf->flags & FLAG_DRY_RUN)) {
 			__sync_fetch_and_add(&block->packets, 1);
-			__sync_fetch_and_add(&block->bytes, length);
+			__sync_fetch_and_add(&block->bytes, run->length);
 		}
 		return 1;
 	}
+	if (!run->live)
+		return 0;
 	if (limiter)
 		limiter->blocked = 0;
 	if (block)
-		end_auto_block(block, address, prefix_length, now);
+		end_auto_block(run, block, address, prefix_length);
 	return 0;
 }
 
 /* The limiter of a source: in its row for IPv4, by /64 for IPv6. */
-static __always_inline struct limiter *limiter_of(struct source *row, struct packet *packet,
-						  struct config *conf)
+static __always_inline struct limiter *limiter_of(struct run *run, struct source *row)
 {
 	struct limiter fresh = { .blocked = 1 };
+	struct packet *packet = run->packet;
 	struct limiter *limiter;
 
 	if (packet->kind == PACKET_IPV4)
 		return row ? &row->limiter : 0;
 	limiter = net_limiters.lookup(&packet->source.high);
-	if (!limiter && row && conf->flags & FLAG_LIMITS) {
+	if (!limiter && row && run->live && run->conf->flags & FLAG_LIMITS) {
 		net_limiters.insert(&packet->source.high, &fresh);
 		limiter = net_limiters.lookup(&packet->source.high);
 	}
@@ -324,27 +325,27 @@ static __always_inline struct limiter *limiter_of(struct source *row, struct pac
 }
 
 /* Limits and automatic blocks: why this packet is over them, or REASON_NONE. */
-static __always_inline __u32 limit_source(struct source *row, struct packet *packet,
-					  struct config *conf, __u64 now, __u64 length)
+static __always_inline __u32 limit_source(struct run *run, struct source *row)
 {
-	struct address address = packet->source;
+	struct address address = run->packet->source;
 	__u32 prefix_length = 128, reason;
+	struct config *conf = run->conf;
 	struct limiter *limiter;
-	__u64 since;
+	__u64 since, now = run->now;
 
 	if (!(conf->flags & (FLAG_LIMITS | FLAG_AUTO)))
 		return REASON_NONE;
-	if (packet->kind == PACKET_IPV6) {
+	if (run->packet->kind == PACKET_IPV6) {
 		address.low = 0;
 		prefix_length = 64;
 	}
-	limiter = limiter_of(row, packet, conf);
-	if (auto_blocked(limiter, &address, prefix_length, conf, now, length))
+	limiter = limiter_of(run, row);
+	if (auto_blocked(run, limiter, &address, prefix_length))
 		return REASON_BLOCKED_AUTO;
 	if (!limiter || !(conf->flags & FLAG_LIMITS))
 		return REASON_NONE;
-	reason = check_limits(limiter, packet, conf, now, length);
-	if (reason == REASON_NONE)
+	reason = check_limits(run, limiter);
+	if (reason == REASON_NONE || !run->live)
 		return reason;
 	if (row && row->limited_ns != now)
 		row->limited_ns = now;
@@ -353,78 +354,84 @@ static __always_inline __u32 limit_source(struct source *row, struct packet *pac
 		limiter->over_since_ns = now;
 	else if (now - since >= conf->grace_ns && conf->block_for_ns &&
 		 !(conf->flags & FLAG_DRY_RUN) && reason != REASON_LIMIT_CONTENDED)
-		block_source(limiter, &address, prefix_length, reason, conf, now);
+		block_source(run, limiter, &address, prefix_length, reason);
 	return reason;
 }
 
 /* Count a drop on the row, or what the dry run would have dropped. */
-static __always_inline void drop(struct decision *decision, __u32 reason, struct source *row,
-				 struct cpu_stats *cpu, struct config *conf, __u64 length)
+static __always_inline void drop(struct run *run, __u32 reason, struct source *row)
 {
-	decision->reason = reason;
-	if (conf->flags & FLAG_DRY_RUN) {
-		cpu->would_drop[reason & 15]++;
+	int dry = !!(run->conf->flags & FLAG_DRY_RUN);
+
+	run->reason = reason;
+	if (!dry)
+		run->action = XDP_DROP;
+	if (!run->live)
+		return;
+	if (dry) {
+		run->cpu->would_drop[reason & REASON_MASK]++;
 		if (row)
 			__sync_fetch_and_add(&row->would_drop_packets, 1);
 		return;
 	}
-	decision->action = XDP_DROP;
-	cpu->drops[reason & 15]++;
+	run->cpu->drops[reason & REASON_MASK]++;
 	if (row) {
 		__sync_fetch_and_add(&row->dropped_packets, 1);
-		__sync_fetch_and_add(&row->dropped_bytes, length);
+		__sync_fetch_and_add(&row->dropped_bytes, run->length);
 	}
 }
 
-static __always_inline void count_hit(__u32 slot, __u64 length)
+static __always_inline void count_hit(struct run *run, __u32 slot)
 {
 	struct count *hits = rule_hits.lookup(&slot);
 
-	if (hits) {
+	if (hits && run->live) {
 		hits->packets++;
-		hits->bytes += length;
+		hits->bytes += run->length;
 	}
 }
 
 /* Decide about the packet of a source, and keep that source's row. */
-static __always_inline void protect(struct decision *decision, struct packet *packet,
-				    struct cpu_stats *cpu, struct config *conf, __u64 now,
-				    __u64 length)
+static __always_inline void protect(struct run *run)
 {
-	struct source *row = ip_tracker.lookup(&packet->source);
+	struct address *address = &run->packet->source;
+	struct source *row = ip_tracker.lookup(address);
+	__u64 flags = run->conf->flags;
 	__u32 rule, reason = REASON_NONE;
 
 	if (!row)
-		row = add_source(&packet->source, cpu, conf, now);
-	else if (row->last_ns != now)
-		row->last_ns = now;
-	rule = rule_of(row, &packet->source, conf, now);
+		row = add_source(run, address);
+	else if (row->last_ns != run->now && run->live)
+		row->last_ns = run->now;
+	rule = rule_of(run, row, address);
 	if (rule & RULE_BLOCKED) {
-		if (!(conf->flags & FLAG_DRY_RUN))
-			count_hit(rule & RULE_SLOT, length);
+		if (!(flags & FLAG_DRY_RUN))
+			count_hit(run, rule & RULE_SLOT);
 		reason = rule & RULE_PREFIX ? REASON_BLOCKED_PREFIX : REASON_BLOCKED;
 	} else if (rule & RULE_ALLOWED) {
-		count_hit(rule & RULE_SLOT, length);
+		count_hit(run, rule & RULE_SLOT);
 	} else if (!(rule & RULE_PROTECTED)) {
-		reason = limit_source(row, packet, conf, now, length);
-		if (reason == REASON_NONE && !row && conf->flags & FLAG_DROP_NEW)
+		reason = limit_source(run, row);
+		if (reason == REASON_NONE && !row && flags & FLAG_DROP_NEW)
 			reason = REASON_NEW_SOURCE;
-		if (reason != REASON_NONE)
-			cpu->flood_drops++;
+		if (reason != REASON_NONE && run->live)
+			run->cpu->flood_drops++;
 	}
-	if (reason == REASON_NONE && packet->unparsed && conf->flags & FLAG_DROP_UNPARSED)
+	if (reason == REASON_NONE && run->packet->unparsed && flags & FLAG_DROP_UNPARSED)
 		reason = REASON_UNPARSED;
 	if (reason != REASON_NONE)
-		drop(decision, reason, row, cpu, conf, length);
-	if (row && decision->action == XDP_PASS) {
+		drop(run, reason, row);
+	if (row && run->live && run->action != XDP_DROP) {
 		__sync_fetch_and_add(&row->passed_packets, 1);
-		__sync_fetch_and_add(&row->passed_bytes, length);
+		__sync_fetch_and_add(&row->passed_bytes, run->length);
 	}
 }
 
 /* Once a tick of the coarse clock and CPU: does a flood begin, go on or end? */
-static __always_inline void watch_flood(struct cpu_stats *cpu, struct config *conf, __u64 now)
+static __always_inline void watch_flood(struct run *run)
 {
+	struct cpu_stats *cpu = run->cpu;
+	__u64 now = run->now;
 	__u32 zero = 0;
 	struct state *shared = state.lookup(&zero);
 	struct address none = {};
@@ -443,13 +450,13 @@ static __always_inline void watch_flood(struct cpu_stats *cpu, struct config *co
 	if ((__s64)(now - window) >= (__s64)FLOOD_WINDOW_NS &&
 	    __sync_val_compare_and_swap(&shared->flood_window_ns, window, now) == window)
 		__sync_lock_test_and_set(&shared->flood_drops, 0);
-	if (total >= conf->flood_pps) {
+	if (total >= run->conf->flood_pps) {
 		shared->flood_last_ns = now;
 		if (!since && !__sync_val_compare_and_swap(&shared->flood_since_ns, 0, now))
-			tell(EVENT_FLOOD, &none, 0, now, total, 0);
+			tell(run, EVENT_FLOOD, &none, 0, total, 0);
 	} else if (since && (__s64)(now - shared->flood_last_ns) > (__s64)FLOOD_QUIET_NS &&
 		   __sync_val_compare_and_swap(&shared->flood_since_ns, since, 0) == since) {
-		tell(EVENT_FLOOD_END, &none, 0, now, now - since, 0);
+		tell(run, EVENT_FLOOD_END, &none, 0, now - since, 0);
 	}
 }
 

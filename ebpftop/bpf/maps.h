@@ -42,6 +42,8 @@ enum reason {
 	REASON_UNPARSED, REASONS
 };
 
+#define REASON_MASK 15
+
 /* Why a packet could not be parsed to its ports. */
 enum unparsed {
 	UNPARSED_NONE, UNPARSED_VLAN_TRUNCATED, UNPARSED_VLAN_DEPTH, UNPARSED_IP_TRUNCATED,

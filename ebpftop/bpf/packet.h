@@ -3,13 +3,14 @@
  * One walk over a packet's headers: Ethernet, up to two VLAN tags, IPv4 with options or IPv6
  * with up to six extension headers, then the first bytes of TCP, UDP, ICMP or ICMPv6.
  *
- * The result holds offsets and values, no pointers: kept on the stack, packet pointers of
- * unknown offset multiply the verifier's states in every stage behind them.
+ * The result holds offsets and values, no pointers, and lives in a map: what the verifier knows
+ * of values on the stack would multiply its states in every stage behind the parser.
  */
 #ifndef EBPFTOP_PACKET_H
 #define EBPFTOP_PACKET_H
 
 #define VLAN_TAGS 2
+#define VLAN_ID 0x0fff
 #define IPV6_EXTENSIONS 6
 
 #define ETHERTYPE_IPV4 0x0800
@@ -34,8 +35,14 @@
 #define ICMPV6_ROUTER_SOLICITATION 133
 #define ICMPV6_REDIRECT 137
 
+#define TCP_FIN 0x01
 #define TCP_SYN 0x02
+#define TCP_RST 0x04
 #define TCP_ACK 0x10
+
+#define IPV4_MORE_FRAGMENTS 0x2000
+#define IPV4_OFFSET 0x1fff
+#define IPV6_OFFSET 0xfff8
 
 enum packet_kind {
 	PACKET_OTHER,      /* no IP, or no address could be read */
@@ -44,12 +51,40 @@ enum packet_kind {
 	PACKET_IPV6,
 };
 
+enum fragment { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
+
 struct packet {
-	struct address source;
-	__u32 kind;        /* enum packet_kind */
-	__u32 protocol;    /* enum protocol */
-	__u32 unparsed;    /* enum unparsed; addresses are right where kind is an IP's */
-	__u32 syn;         /* 1: a TCP connection request */
+	struct address source, destination;
+	__u32 kind;               /* enum packet_kind */
+	__u32 protocol;           /* enum protocol */
+	__u32 unparsed;           /* enum unparsed; addresses are right where kind is an IP's */
+	__u32 syn;                /* 1: a TCP connection request */
+	__be16 source_port;       /* 0 where there are no ports */
+	__be16 destination_port;
+	__u16 l3;                 /* offset of the IP header */
+	__u16 l4;                 /* offset of what it carries */
+	__u16 end;                /* offset of the IP packet's end */
+	__u8 tcp_flags;
+	__u8 hop_limit;           /* or the time to live */
+	__u8 fragment;            /* enum fragment */
+	__u8 options;             /* 1: IPv4 options or IPv6 extension headers */
+	__u8 icmp_type;
+	__u8 tags;                /* VLAN tags */
+	__be16 vlan;              /* the first one's */
+};
+
+BPF_PERCPU_ARRAY(scratch, struct packet, 1);
+
+/* One packet's way through the pipeline. */
+struct run {
+	struct xdp_md *ctx;
+	struct packet *packet;
+	struct cpu_stats *cpu;
+	struct config *conf;
+	__u64 now, length;
+	__u32 action;             /* XDP_* */
+	__u32 reason;             /* enum reason, also of a drop that the dry run only counts */
+	int live;                 /* a constant; 0: explain only, write to no map */
 };
 
 struct vlan_tag {
@@ -63,9 +98,14 @@ struct extension_header {
 	__be16 fragment;
 };
 
+struct ports {
+	__be16 source, destination;
+};
+
 static __always_inline void parse_l4(struct packet *packet, void *at, void *data_end, __u32 next,
-				     __u32 hop_limit, __u32 room)
+				     __u32 room)
 {
+	struct ports *ports = at;
 	__u8 *l4 = at;
 
 	if (next == NEXT_TCP) {
@@ -78,21 +118,34 @@ static __always_inline void parse_l4(struct packet *packet, void *at, void *data
 			packet->unparsed = UNPARSED_L4_HEADER;
 			return;
 		}
+		packet->tcp_flags = l4[13];
 		packet->syn = (l4[13] & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+		packet->source_port = ports->source;
+		packet->destination_port = ports->destination;
 	} else if (next == NEXT_UDP) {
 		packet->protocol = PROTO_UDP;
-		if (room < 8 || at + 8 > data_end)
+		if (room < 8 || at + 8 > data_end) {
 			packet->unparsed = UNPARSED_L4_TRUNCATED;
+			return;
+		}
+		packet->source_port = ports->source;
+		packet->destination_port = ports->destination;
 	} else if (next == NEXT_ICMP && packet->kind == PACKET_IPV4) {
 		packet->protocol = PROTO_ICMP;
-		if (room < 8 || at + 8 > data_end)
+		if (room < 8 || at + 8 > data_end) {
 			packet->unparsed = UNPARSED_L4_TRUNCATED;
+			return;
+		}
+		packet->icmp_type = l4[0];
 	} else if (next == NEXT_ICMPV6 && packet->kind == PACKET_IPV6) {
 		packet->protocol = PROTO_ICMPV6;
-		if (room < 4 || at + 4 > data_end)
+		if (room < 4 || at + 4 > data_end) {
 			packet->unparsed = UNPARSED_L4_TRUNCATED;
-		else if (l4[0] >= ICMPV6_ROUTER_SOLICITATION && l4[0] <= ICMPV6_REDIRECT &&
-			 hop_limit == 255) /* RFC 4861: others were forwarded, and are forged */
+			return;
+		}
+		packet->icmp_type = l4[0];
+		if (l4[0] >= ICMPV6_ROUTER_SOLICITATION && l4[0] <= ICMPV6_REDIRECT &&
+		    packet->hop_limit == 255) /* RFC 4861: others were forwarded, and are forged */
 			packet->kind = PACKET_NEIGHBOUR;
 	}
 }
@@ -100,6 +153,7 @@ static __always_inline void parse_l4(struct packet *packet, void *at, void *data
 /* A later fragment has no ports: it keeps its protocol, and nothing is read behind its header. */
 static __always_inline void parse_later_fragment(struct packet *packet, __u32 next)
 {
+	packet->fragment = FRAGMENT_LATER;
 	if (next == NEXT_TCP)
 		packet->protocol = PROTO_TCP;
 	else if (next == NEXT_UDP)
@@ -110,10 +164,16 @@ static __always_inline void parse_later_fragment(struct packet *packet, __u32 ne
 		packet->protocol = PROTO_ICMPV6;
 }
 
+static __always_inline void address_of_ipv4(struct address *address, __be32 ipv4)
+{
+	address->high = 0;
+	address->low = (__u64)ipv4 << 32 | bpf_htonl(0xffff);
+}
+
 static __always_inline void parse_ipv4(struct packet *packet, void *at, void *data_end)
 {
 	struct iphdr *ip = at;
-	__u32 header, total;
+	__u32 header, total, fragment;
 
 	if (at + sizeof(*ip) > data_end) {
 		packet->unparsed = UNPARSED_IP_TRUNCATED;
@@ -126,24 +186,31 @@ static __always_inline void parse_ipv4(struct packet *packet, void *at, void *da
 		return;
 	}
 	packet->kind = PACKET_IPV4;
-	packet->source.high = 0;
-	packet->source.low = (__u64)ip->saddr << 32 | bpf_htonl(0xffff);
+	address_of_ipv4(&packet->source, ip->saddr);
+	address_of_ipv4(&packet->destination, ip->daddr);
+	packet->hop_limit = ip->ttl;
+	packet->options = header > sizeof(*ip);
+	packet->l4 = packet->l3 + header;
+	packet->end = packet->l3 + total;
 	if (at + total > data_end) {
 		packet->unparsed = UNPARSED_IP_TRUNCATED;
 		return;
 	}
-	if (bpf_ntohs(ip->frag_off) & 0x1fff) {
+	fragment = bpf_ntohs(ip->frag_off);
+	if (fragment & IPV4_OFFSET) {
 		parse_later_fragment(packet, ip->protocol);
 		return;
 	}
-	parse_l4(packet, at + header, data_end, ip->protocol, 0, total - header);
+	if (fragment & IPV4_MORE_FRAGMENTS)
+		packet->fragment = FRAGMENT_FIRST;
+	parse_l4(packet, at + header, data_end, ip->protocol, total - header);
 }
 
 static __always_inline void parse_ipv6(struct packet *packet, void *at, void *data_end)
 {
 	struct ipv6hdr *ip = at;
 	struct extension_header *extension;
-	__u32 next, hop_limit, length, step, used = 0;
+	__u32 next, length, step, used = 0;
 	int i;
 
 	if (at + sizeof(*ip) > data_end) {
@@ -156,8 +223,9 @@ static __always_inline void parse_ipv6(struct packet *packet, void *at, void *da
 	}
 	packet->kind = PACKET_IPV6;
 	__builtin_memcpy(&packet->source, &ip->saddr, sizeof(packet->source));
+	__builtin_memcpy(&packet->destination, &ip->daddr, sizeof(packet->destination));
+	packet->hop_limit = ip->hop_limit;
 	next = ip->nexthdr;
-	hop_limit = ip->hop_limit;
 	length = bpf_ntohs(ip->payload_len);
 	at += sizeof(*ip);
 	if (length == 0 && next != NEXT_NONE) /* a jumbogram (RFC 2675): its length is elsewhere */
@@ -166,13 +234,16 @@ static __always_inline void parse_ipv6(struct packet *packet, void *at, void *da
 		packet->unparsed = UNPARSED_IP_TRUNCATED;
 		return;
 	}
+	packet->end = packet->l3 + sizeof(*ip) + length;
 	for (i = 0; i <= IPV6_EXTENSIONS; i++) {
 		if (next != NEXT_HOP_BY_HOP && next != NEXT_ROUTING && next != NEXT_FRAGMENT &&
 		    next != NEXT_AUTHENTICATION && next != NEXT_DESTINATION &&
 		    next != NEXT_MOBILITY) {
-			parse_l4(packet, at + used, data_end, next, hop_limit, length - used);
+			packet->l4 = packet->l3 + sizeof(*ip) + used;
+			parse_l4(packet, at + used, data_end, next, length - used);
 			return;
 		}
+		packet->options = 1;
 		if (i == IPV6_EXTENSIONS)
 			break;
 		extension = at + used;
@@ -183,10 +254,12 @@ static __always_inline void parse_ipv6(struct packet *packet, void *at, void *da
 		step = next == NEXT_FRAGMENT         ? 8 :
 		       next == NEXT_AUTHENTICATION ? (extension->length + 2) * 4 :
 						       (extension->length + 1) * 8;
-		if (next == NEXT_FRAGMENT && bpf_ntohs(extension->fragment) & 0xfff8) {
+		if (next == NEXT_FRAGMENT && bpf_ntohs(extension->fragment) & IPV6_OFFSET) {
 			parse_later_fragment(packet, extension->next);
 			return;
 		}
+		if (next == NEXT_FRAGMENT)
+			packet->fragment = FRAGMENT_FIRST;
 		if (length - used < step) {
 			packet->unparsed = UNPARSED_IP_TRUNCATED;
 			return;
@@ -204,10 +277,11 @@ static __always_inline void parse_packet(struct packet *packet, void *data, void
 	__u32 ethertype;
 	int i;
 
+	/* Addresses stay: they are read where kind is an IP's, which writes them. */
+	__builtin_memset((void *)packet + 2 * sizeof(struct address), 0,
+			 sizeof(*packet) - 2 * sizeof(struct address));
 	packet->kind = PACKET_OTHER;
 	packet->protocol = PROTO_OTHER;
-	packet->unparsed = UNPARSED_NONE;
-	packet->syn = 0;
 	if ((void *)(ethernet + 1) > data_end) /* cannot be: a driver delivers whole headers */
 		return;
 	ethertype = bpf_ntohs(ethernet->h_proto);
@@ -224,8 +298,12 @@ static __always_inline void parse_packet(struct packet *packet, void *data, void
 			return;
 		}
 		ethertype = bpf_ntohs(tag->ethertype);
+		if (i == 0)
+			packet->vlan = tag->tci & bpf_htons(VLAN_ID);
+		packet->tags = i + 1;
 		tag++;
 	}
+	packet->l3 = (void *)tag - data;
 	if (ethertype == ETHERTYPE_IPV4)
 		parse_ipv4(packet, tag, data_end);
 	else if (ethertype == ETHERTYPE_IPV6)

@@ -33,43 +33,54 @@ static __always_inline __u64 coarse_now(void)
 #endif
 }
 
-int xdp_pipeline(struct xdp_md *ctx)
+static __always_inline void count(struct count *counted, __u64 length)
+{
+	counted->packets++;
+	counted->bytes += length;
+}
+
+/* Everything that becomes of a packet; `live` is a constant, 0 writes to no map. */
+static __always_inline int process(struct xdp_md *ctx, int live)
 {
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
-	struct decision decision = { .action = XDP_PASS, .reason = REASON_NONE };
-	__u64 length = data_end - data, now;
-	struct packet packet = {};
-	struct cpu_stats *cpu;
-	struct config *conf;
+	struct run run = { .ctx = ctx, .action = XDP_PASS, .reason = REASON_NONE, .live = live };
+	struct packet *packet;
 	__u32 zero = 0;
 
-	cpu = stats.lookup(&zero);
-	conf = config.lookup(&zero);
-	if (!cpu || !conf)
+	run.cpu = stats.lookup(&zero);
+	run.conf = config.lookup(&zero);
+	run.packet = packet = scratch.lookup(&zero);
+	if (!run.cpu || !run.conf || !packet)
 		return XDP_PASS;
-	cpu->received.packets++;
-	cpu->received.bytes += length;
-	parse_packet(&packet, data, data_end);
-	cpu->protocols[packet.protocol & 7]++;
-	if (packet.syn)
-		cpu->syn++;
-	if (packet.unparsed)
-		cpu->unparsed[packet.unparsed & 7]++;
-	now = coarse_now();
-	if (cpu->tick_ns != now)
-		watch_flood(cpu, conf, now);
-	if (packet.kind == PACKET_IPV4 || packet.kind == PACKET_IPV6)
-		protect(&decision, &packet, cpu, conf, now, length);
-	else if (packet.unparsed && conf->flags & FLAG_DROP_UNPARSED)
-		drop(&decision, REASON_UNPARSED, 0, cpu, conf, length);
-	if (decision.action == XDP_DROP) {
-		cpu->verdicts[VERDICT_DROPPED].packets++;
-		cpu->verdicts[VERDICT_DROPPED].bytes += length;
-	} else {
-		cpu->verdicts[VERDICT_PASSED].packets++;
-		cpu->verdicts[VERDICT_PASSED].bytes += length;
+	run.length = data_end - data;
+	parse_packet(packet, data, data_end);
+	run.now = coarse_now();
+	if (live) {
+		count(&run.cpu->received, run.length);
+		run.cpu->protocols[packet->protocol & 7]++;
+		if (packet->syn)
+			run.cpu->syn++;
+		if (packet->unparsed)
+			run.cpu->unparsed[packet->unparsed & 7]++;
+		if (run.cpu->tick_ns != run.now)
+			watch_flood(&run);
 	}
-	return decision.action;
+	if (packet->kind == PACKET_IPV4 || packet->kind == PACKET_IPV6)
+		protect(&run);
+	else if (packet->unparsed && run.conf->flags & FLAG_DROP_UNPARSED)
+		drop(&run, REASON_UNPARSED, 0);
+	if (live) {
+		if (run.action == XDP_DROP)
+			count(&run.cpu->verdicts[VERDICT_DROPPED], run.length);
+		else
+			count(&run.cpu->verdicts[VERDICT_PASSED], run.length);
+	}
+	return run.action;
+}
+
+int xdp_pipeline(struct xdp_md *ctx)
+{
+	return process(ctx, 1);
 }
 
 /* Returns 1 where the request changed something. */
@@ -79,25 +90,27 @@ int control(struct xdp_md *ctx)
 	struct control_request *request = data;
 	struct address address;
 	struct auto_block *block;
+	struct run run = { .live = 1 };
 	struct rule *rule;
 	struct state *shared;
 	struct event *event;
-	__u64 now = coarse_now(), seq;
+	__u64 seq;
 	__u32 zero = 0, slot;
 
+	run.now = coarse_now();
 	if ((void *)(request + 1) > data_end)
 		return 0;
 	address = request->event.address;
 	if (request->op == CONTROL_END_RULE) {
 		slot = request->slot & RULE_SLOT;
 		rule = rules.lookup(&slot);
-		return rule ? end_rule(rule, now) : 0;
+		return rule ? end_rule(&run, rule) : 0;
 	}
 	if (request->op == CONTROL_END_AUTO) {
 		block = auto_blocks.lookup(&address);
-		if (!block || block->until_ns > now || block->ended)
+		if (!block || block->until_ns > run.now || block->ended)
 			return 0;
-		end_auto_block(block, &address, request->event.length, now);
+		end_auto_block(&run, block, &address, request->event.length);
 		return 1;
 	}
 	shared = state.lookup(&zero);
@@ -109,7 +122,7 @@ int control(struct xdp_md *ctx)
 	if (!event)
 		return 0;
 	__sync_lock_test_and_set(&event->seq, 0);
-	event->time_ns = now;
+	event->time_ns = run.now;
 	event->address = address;
 	event->length = request->event.length;
 	event->kind = request->event.kind;
