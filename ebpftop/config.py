@@ -126,6 +126,8 @@ class CapacityPolicy(Section, kw_only=True, frozen=True):
     """Single addresses that can be blocked at one time."""
     prefixes: Annotated[int, Meta(ge=16, le=_MAX_ENTRIES, examples=[16_384])] = 16_384
     """Entries that each list of prefixes can hold."""
+    connections: Annotated[int, Meta(ge=1024, le=_MAX_ENTRIES, examples=[262_144])] = 262_144
+    """Entries of balanced flows; a flow takes one for each direction."""
 
 
 class Policy(Section, kw_only=True, frozen=True):

@@ -25,6 +25,7 @@ EVENT_TEXT_BYTES = 32
 RULE_TEXT_BYTES = 40
 META_BYTES = 8176
 NEW_SOURCES_WINDOW_S = 0.125
+FLOWS_AT_ONCE = 64
 RULE_ENDED = 1
 """`until_ns` of a rule that is over and whose end was told."""
 STRIKES_FORGOTTEN_S = 24 * 3600
@@ -43,6 +44,10 @@ class Flag(IntEnum):
     DRY_RUN = 1 << 6
     DROP_NEW = 1 << 7
     DROP_UNPARSED = 1 << 8
+    VIPS = 1 << 9
+    DROP_FRAGMENTS = 1 << 10
+    DROP_OPTIONS = 1 << 11
+    RESET = 1 << 12
 
 
 class Rule(IntEnum):
@@ -59,7 +64,8 @@ RULE_SLOT_MASK = 0xFFFFFF
 PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6", "other")
 REASONS = (
     "", "blocked", "blocked-prefix", "blocked-auto", "limit-pps", "limit-bps", "limit-syn",
-    "limit-contended", "new-source", "unparsed",
+    "limit-contended", "new-source", "unparsed", "vip-fragment", "vip-options", "no-backend",
+    "reply-no-flow", "no-next-hop", "flow-collision",
 )  # fmt: skip
 """Words for `enum reason`."""
 UNPARSED = (
@@ -67,6 +73,8 @@ UNPARSED = (
     "l4-truncated", "l4-header",
 )  # fmt: skip
 """Words for `enum unparsed`."""
+HANDED = ("", "fragment", "options", "hop-limit", "neighbour", "too-big")
+"""Words for `enum handed`: why packets of VIPs were left to the stack."""
 
 
 class EventKind(IntEnum):
@@ -87,6 +95,8 @@ class ControlOp(IntEnum):
     EVENT = 1
     END_RULE = 2
     END_AUTO = 3
+    END_FLOWS = 4
+    CORRECT_FLOWS = 5
 
 
 PROTECTED_WHY = ("", "gateway", "management", "operator")
@@ -105,10 +115,13 @@ CPU_STATS = np.dtype(
         ("drops", U64, len(REASONS)),
         ("would_drop", U64, len(REASONS)),
         ("unparsed", U64, len(UNPARSED)),
+        ("handed", U64, len(HANDED)),
         ("tick_ns", U64),
         ("flood_drops", U64),
         ("budget_window_ns", U64),
         ("budget_used", U64),
+        ("flows_window_ns", U64),
+        ("flows_used", U64),
     ]
 )
 CONFIG = np.dtype(
@@ -117,6 +130,7 @@ CONFIG = np.dtype(
         for name in (
             "generation", "flags", "pps_cost", "byte_cost", "syn_cost", "burst", "grace_ns",
             "block_for_ns", "new_sources", "flood_pps", "pps", "bps", "syn", "rules_used",
+            "new_flows", "ids_used", "tcp_idle_ns", "tcp_opening_ns", "udp_idle_ns",
         )
     ]
 )  # fmt: skip
@@ -169,12 +183,66 @@ STATE = np.dtype(
         (name, U64)
         for name in (
             "event_seq", "flood_since_ns", "flood_last_ns", "flood_window_ns", "flood_drops",
-            "sources_added", "table_full_ns",
+            "sources_added", "table_full_ns", "stateless_ns",
         )
     ]
 )  # fmt: skip
 CONTROL_REQUEST = np.dtype([("op", U64), ("slot", U64), ("event", EVENT)])
 META = np.dtype([("length", U64), ("crc32", U64), ("json", f"V{META_BYTES}")])
+
+SERVICE = np.dtype(
+    [("address", ADDRESS), ("port", ">u2"), ("protocol", "<u2"), ("pad", U32)]
+)
+VIP = np.dtype(
+    [(name, U32) for name in ("id", "slot", "algorithm", "flags", "ring_start", "ring_length")]
+)
+VIP_SLOT = np.dtype([("service", SERVICE), ("id", U32), ("flags", U32)])
+HOP = np.dtype([("ifindex", U32), ("destination", "V6"), ("source", "V6")])
+BACKEND = np.dtype(
+    [
+        ("service", SERVICE),
+        ("id", U32),
+        ("flags", U32),
+        ("vip_slot", U32),
+        ("vip_id", U32),
+        ("weight", U32),
+        ("first_weight", U32),
+        ("state", U32),
+        ("health", U32),
+        ("hop", HOP),
+        ("vlan", U32),
+        ("mtu", U32),
+    ]
+)
+ENDPOINT = np.dtype([(name, U32) for name in ("id", "vip_slot", "vip_id", "users")])
+PORT = np.dtype([("ifindex", U32), ("vlan", U32)])
+FLOW = np.dtype([("client", ADDRESS), ("id", U32), ("port", ">u2"), ("pad", "<u2")])
+CONNECTION = np.dtype(
+    [
+        ("word", U64),
+        ("last_ns", U64),
+        ("first_ns", U64),
+        ("packets", U64),
+        ("bytes", U64),
+        ("vip", U32),
+        ("backend", "<u2"),
+        ("vlan", "<u2"),
+        ("hop", HOP),
+        ("mtu", U64),
+    ]
+)
+FLOWS_REQUEST = np.dtype(
+    [("op", U64), ("number", U64), ("value", U64), ("flows", FLOW, FLOWS_AT_ONCE)]
+)
+BALANCE_COUNT = np.dtype(
+    [
+        (name, U64)
+        for name in (
+            "packets", "bytes", "reply_packets", "reply_bytes", "opened", "closed", "dropped",
+            "handed", "stranded",
+        )
+    ]
+)  # fmt: skip
 
 MAPS: Mapping[str, tuple[np.dtype[Any], np.dtype[Any]]] = {
     "config": (U32, CONFIG),
@@ -190,14 +258,26 @@ MAPS: Mapping[str, tuple[np.dtype[Any], np.dtype[Any]]] = {
     "protected": (PREFIX, U64),
     "rules": (U32, RULE),
     "rule_hits": (U32, COUNT),
+    "vips": (SERVICE, VIP),
+    "vip_slots": (U32, VIP_SLOT),
+    "vip_turns": (U32, U64),
+    "vip_stats": (U32, BALANCE_COUNT),
+    "backends": (U32, BACKEND),
+    "backend_flows": (U32, U64),
+    "backend_stats": (U32, BALANCE_COUNT),
+    "endpoints": (SERVICE, ENDPOINT),
+    "balanced": (ADDRESS, U64),
+    "ports": (U32, PORT),
+    "rings": (U32, U64),
+    "connections": (FLOW, CONNECTION),
     "meta": (U32, META),
 }
 """Key and value of each map by its name; of per-CPU maps, the value of one CPU."""
 
-PER_CPU = frozenset({"stats", "rule_hits"})
+PER_CPU = frozenset({"stats", "rule_hits", "vip_stats", "backend_stats"})
 """Maps that hold a value for every possible CPU."""
 
-PROGRAMS = ("xdp_pipeline", "control")
+PROGRAMS = ("xdp_pipeline", "control", "explain")
 """Functions of the module, as they are loaded."""
 
 

@@ -39,7 +39,8 @@ enum verdict {
 enum reason {
 	REASON_NONE, REASON_BLOCKED, REASON_BLOCKED_PREFIX, REASON_BLOCKED_AUTO, REASON_LIMIT_PPS,
 	REASON_LIMIT_BPS, REASON_LIMIT_SYN, REASON_LIMIT_CONTENDED, REASON_NEW_SOURCE,
-	REASON_UNPARSED, REASONS
+	REASON_UNPARSED, REASON_VIP_FRAGMENT, REASON_VIP_OPTIONS, REASON_NO_BACKEND,
+	REASON_REPLY_NO_FLOW, REASON_NO_NEXT_HOP, REASON_FLOW_COLLISION, REASONS
 };
 
 #define REASON_MASK 15
@@ -50,6 +51,13 @@ enum unparsed {
 	UNPARSED_IP_HEADER, UNPARSED_EXTENSION_DEPTH, UNPARSED_L4_TRUNCATED, UNPARSED_L4_HEADER,
 	UNPARSED
 };
+
+/* Why a packet of a VIP was left to the stack. */
+enum handed {
+	HANDED_NONE, HANDED_FRAGMENT, HANDED_OPTIONS, HANDED_HOP_LIMIT, HANDED_NEIGHBOUR,
+	HANDED_TOO_BIG, HANDED
+};
+#define HANDED_MASK 7
 
 struct count {
 	__u64 packets, bytes;
@@ -64,10 +72,13 @@ struct cpu_stats {
 	__u64 drops[REASONS];
 	__u64 would_drop[REASONS];
 	__u64 unparsed[UNPARSED];
+	__u64 handed[HANDED];
 	__u64 tick_ns;           /* the coarse clock when this CPU last did its housekeeping */
 	__u64 flood_drops;       /* automatic drops not yet added to the shared state */
 	__u64 budget_window_ns;  /* when the present window for new sources began */
 	__u64 budget_used;       /* new sources in it */
+	__u64 flows_window_ns;   /* the same for new flows */
+	__u64 flows_used;
 };
 
 #define FLAG_ALLOWED       (1ULL << 0)  /* the allow list has entries */
@@ -79,6 +90,10 @@ struct cpu_stats {
 #define FLAG_DRY_RUN       (1ULL << 6)  /* count what would be dropped, drop nothing */
 #define FLAG_DROP_NEW      (1ULL << 7)  /* drop sources over the budget of new ones */
 #define FLAG_DROP_UNPARSED (1ULL << 8)  /* drop what cannot be parsed */
+#define FLAG_VIPS          (1ULL << 9)  /* vips has entries */
+#define FLAG_DROP_FRAGMENTS (1ULL << 10) /* drop fragments of VIPs' traffic */
+#define FLAG_DROP_OPTIONS  (1ULL << 11) /* drop VIPs' traffic with options in its IP header */
+#define FLAG_RESET         (1ULL << 12) /* for writers: no backend lives, use them all */
 
 /* Written whole by user space; one lookup a packet. */
 struct config {
@@ -94,6 +109,11 @@ struct config {
 	__u64 flood_pps;          /* automatic drops a second at which a flood begins */
 	__u64 pps, bps, syn;      /* for readers: the limits in the operator's units */
 	__u64 rules_used;         /* for readers: slots of `rules` from this one on are free */
+	__u64 new_flows;          /* new flows a CPU may add in each NEW_SOURCES_WINDOW_NS */
+	__u64 ids_used;           /* for writers: the last id that a VIP or endpoint was given */
+	__u64 tcp_idle_ns;        /* for the sweep: after which silence a flow is over */
+	__u64 tcp_opening_ns;     /* the same before it is established, and once it closes */
+	__u64 udp_idle_ns;
 };
 
 /* Generic cell rate algorithm (ITU-T I.371), one theoretical arrival time a limit. */
@@ -168,16 +188,25 @@ struct state {
 	__u64 flood_drops;        /* automatic drops in the present window */
 	__u64 sources_added;
 	__u64 table_full_ns;      /* when rows first had to make room; 0: never */
+	__u64 stateless_ns;       /* when a flow was last placed without an entry */
 };
 
 /* What control asks of the `control` program, as the bytes of its packet. */
-enum control_op { CONTROL_EVENT = 1, CONTROL_END_RULE, CONTROL_END_AUTO };
+enum control_op {
+	CONTROL_EVENT = 1, CONTROL_END_RULE, CONTROL_END_AUTO, CONTROL_END_FLOWS,
+	CONTROL_CORRECT_FLOWS
+};
 
 struct control_request {
 	__u64 op;
 	__u64 slot;
 	struct event event;
 };
+
+/* What explain returns: the action in the lowest bits, and above it. */
+#define EXPLAIN_PLACEMENT_SHIFT 4  /* enum placement */
+#define EXPLAIN_REASON_SHIFT 8     /* enum reason */
+#define EXPLAIN_BACKEND_SHIFT 16   /* its slot */
 
 /* Who made the instance and what it is made of: JSON, so that a reader needs nothing else. */
 #define META_BYTES 8176

@@ -73,12 +73,28 @@ struct packet {
 	__be16 vlan;              /* the first one's */
 };
 
-BPF_PERCPU_ARRAY(scratch, struct packet, 1);
+/* What the balancer chooses; here for the same reason as the parse result. */
+struct choice {
+	__u64 flows;              /* the fewest seen, of a backend of that weight */
+	__u64 transitions;        /* of a TCP flow, by its state */
+	__u32 weight;
+	__u32 backend;            /* its slot; 0: none */
+	__u32 reason;             /* enum reason: why there is none */
+	__u32 placement;          /* enum placement: how it was found */
+};
+
+struct scratch {
+	struct packet packet;
+	struct choice choice;
+};
+
+BPF_PERCPU_ARRAY(scratch, struct scratch, 1);
 
 /* One packet's way through the pipeline. */
 struct run {
 	struct xdp_md *ctx;
 	struct packet *packet;
+	struct choice *choice;
 	struct cpu_stats *cpu;
 	struct config *conf;
 	__u64 now, length;

@@ -3,14 +3,16 @@
  * xdp_pipeline: what becomes of each packet that an interface receives.
  *
  * Hook    XDP, native or generic; one program for all interfaces of an instance.
- * Stages  parse (packet.h), then DDoS protection (ddos_protection.h).
+ * Stages  parse (packet.h), DDoS protection (ddos_protection.h), load balancing
+ *         (load_balancer.h, replies.h).
  * Maps    one array lookup for the configuration and one for this CPU's counters; one hash
  *         lookup for the source's row. Lists are searched when they changed, not each packet.
  * Cost    see the performance page; the program takes no lock and reads the coarse clock.
  * Limits  packets in one buffer (no XDP fragments); two VLAN tags; six IPv6 extension headers.
  *
- * control: never attached; user space runs it on a request of its own making
- * (BPF_PROG_TEST_RUN) where it must change a value that the pipeline changes too.
+ * explain, control: never attached; user space runs it on a request of its own making
+ * (BPF_PROG_TEST_RUN): to ask what would become of a packet, and where it must change a value
+ * that the pipeline changes too.
  */
 #include <linux/types.h>
 #include <linux/if_ether.h>
@@ -18,8 +20,13 @@
 #include <linux/ipv6.h>
 
 #include "maps.h"
+#include "balancer_maps.h"
 #include "packet.h"
 #include "ddos_protection.h"
+#include "rewrite.h"
+#include "connections.h"
+#include "load_balancer.h"
+#include "replies.h"
 
 static __always_inline __u64 coarse_now(void)
 {
@@ -39,19 +46,31 @@ static __always_inline void count(struct count *counted, __u64 length)
 	counted->bytes += length;
 }
 
+static __always_inline __u32 verdict_of(__u32 action)
+{
+	return action == XDP_PASS     ? VERDICT_PASSED :
+	       action == XDP_DROP     ? VERDICT_DROPPED :
+	       action == XDP_TX       ? VERDICT_TRANSMITTED :
+	       action == XDP_REDIRECT ? VERDICT_REDIRECTED :
+					VERDICT_ABORTED;
+}
+
 /* Everything that becomes of a packet; `live` is a constant, 0 writes to no map. */
-static __always_inline int process(struct xdp_md *ctx, int live)
+static __always_inline __u32 process(struct xdp_md *ctx, int live)
 {
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
 	struct run run = { .ctx = ctx, .action = XDP_PASS, .reason = REASON_NONE, .live = live };
+	struct scratch *working;
 	struct packet *packet;
 	__u32 zero = 0;
 
 	run.cpu = stats.lookup(&zero);
 	run.conf = config.lookup(&zero);
-	run.packet = packet = scratch.lookup(&zero);
-	if (!run.cpu || !run.conf || !packet)
+	working = scratch.lookup(&zero);
+	if (!run.cpu || !run.conf || !working)
 		return XDP_PASS;
+	run.packet = packet = &working->packet;
+	run.choice = &working->choice;
 	run.length = data_end - data;
 	parse_packet(packet, data, data_end);
 	run.now = coarse_now();
@@ -69,12 +88,16 @@ static __always_inline int process(struct xdp_md *ctx, int live)
 		protect(&run);
 	else if (packet->unparsed && run.conf->flags & FLAG_DROP_UNPARSED)
 		drop(&run, REASON_UNPARSED, 0);
-	if (live) {
-		if (run.action == XDP_DROP)
-			count(&run.cpu->verdicts[VERDICT_DROPPED], run.length);
-		else
-			count(&run.cpu->verdicts[VERDICT_PASSED], run.length);
-	}
+	run.choice->backend = 0;
+	run.choice->placement = PLACED_NOT;
+	run.choice->reason = REASON_NO_BACKEND;
+	if (run.action != XDP_DROP)
+		balance(&run);
+	if (!live)
+		return run.action | run.choice->placement << EXPLAIN_PLACEMENT_SHIFT |
+		       run.reason << EXPLAIN_REASON_SHIFT |
+		       run.choice->backend << EXPLAIN_BACKEND_SHIFT;
+	count(&run.cpu->verdicts[verdict_of(run.action)], run.length);
 	return run.action;
 }
 
@@ -83,11 +106,45 @@ int xdp_pipeline(struct xdp_md *ctx)
 	return process(ctx, 1);
 }
 
-/* Returns 1 where the request changed something. */
+/* Never attached: says what xdp_pipeline would do with a packet, and changes nothing. */
+int explain(struct xdp_md *ctx)
+{
+	return process(ctx, 0);
+}
+
+/* Do what a request of the sweep's asks; returns how many flows that were. */
+static __always_inline int control_flows(struct flows_request *request)
+{
+	__u32 slot = request->number;
+	struct balance_count *counted;
+	int i, ended = 0;
+	struct flow key;
+	__u64 *flows;
+
+	if (request->op == CONTROL_CORRECT_FLOWS) {
+		counted = backend_stats.lookup(&slot);
+		flows = backend_flows.lookup(&slot);
+		if (!flows || !counted)
+			return 0;
+		__sync_fetch_and_add(flows, -request->value);
+		counted->closed += request->value;
+		return 1;
+	}
+	for (i = 0; i < FLOWS_AT_ONCE; i++) {
+		if (i >= request->number)
+			break;
+		key = request->flows[i];
+		ended += end_flow(&key, request->value);
+	}
+	return ended;
+}
+
+/* Returns what the request changed: 0 for nothing. */
 int control(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *data_end = (void *)(long)ctx->data_end;
 	struct control_request *request = data;
+	struct flows_request *flows;
 	struct address address;
 	struct auto_block *block;
 	struct run run = { .live = 1 };
@@ -100,6 +157,10 @@ int control(struct xdp_md *ctx)
 	run.now = coarse_now();
 	if ((void *)(request + 1) > data_end)
 		return 0;
+	if (request->op == CONTROL_END_FLOWS || request->op == CONTROL_CORRECT_FLOWS) {
+		flows = data;
+		return (void *)(flows + 1) > data_end ? 0 : control_flows(flows);
+	}
 	address = request->event.address;
 	if (request->op == CONTROL_END_RULE) {
 		slot = request->slot & RULE_SLOT;

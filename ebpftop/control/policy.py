@@ -50,6 +50,7 @@ def capacities(capacity: CapacityPolicy) -> dict[str, int]:
         "CAPACITY_SOURCES": capacity.sources,
         "CAPACITY_BLOCKS": capacity.blocks,
         "CAPACITY_PREFIXES": capacity.prefixes,
+        "CAPACITY_CONNECTIONS": capacity.connections,
         "CAPACITY_RULES": capacity.blocks + 2 * capacity.prefixes,
     }
 

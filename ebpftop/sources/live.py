@@ -36,7 +36,7 @@ SLOW_MAPS_EVERY = 10
 TICKS_BEFORE_ALARM = 3
 """How often in a row a sum must fail before it is called broken: counters move while read."""
 
-HOOKS = {PIPELINE: "xdp", "control": "none, run by ebpftop"}
+HOOKS = {PIPELINE: "xdp", "control": "none, run by ebpftop", "explain": "none, run by ebpftop"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from ebpftop.model import VERDICTS, Prefix
 SECOND_NS = 10**9
 START_NS = 1000 * SECOND_NS
 DROPPED, PASSED = 1, 2
-CAPACITY = {"SOURCES": 2048, "BLOCKS": 256, "PREFIXES": 64, "RULES": 256 + 2 * 64}
+CAPACITY = {"SOURCES": 2048, "BLOCKS": 256, "PREFIXES": 64, "RULES": 256 + 2 * 64,
+            "CONNECTIONS": 65536}
 
 ROW_FIELDS = (
     "passed_packets", "passed_bytes", "dropped_packets", "dropped_bytes", "would_drop_packets",
@@ -79,6 +80,7 @@ class Pipeline:
         self.clock = opened("test_clock", layout.U32, layout.U64) if test_clock else None
         self.program = libbpf.open_pin(folder / "prog_xdp_pipeline")
         self.control_program = libbpf.open_pin(folder / "prog_control")
+        self.explain_program = libbpf.open_pin(folder / "prog_explain")
         self._cpus = sorted(os.sched_getaffinity(0))
         self._config = np.zeros(1, layout.CONFIG)
         self.reset()
@@ -89,6 +91,7 @@ class Pipeline:
             opened.close()
         os.close(self.program)
         os.close(self.control_program)
+        os.close(self.explain_program)
 
     def reset(self) -> None:
         """Empty every map and begin again at START_NS, with nothing but counting on."""

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What backends answer, back to the clients in the VIP's name. The way to a client is asked of
+ * the kernel once a STAMP_NS and flow; until it knows one, it is the way the client came.
+ */
+#ifndef EBPFTOP_REPLIES_H
+#define EBPFTOP_REPLIES_H
+
+static __always_inline void count_reply(struct run *run, __u32 vip_slot, __u32 slot)
+{
+	struct balance_count *counted = vip_stats.lookup(&vip_slot);
+
+	if (run->live && counted) {
+		counted->reply_packets++;
+		counted->reply_bytes += run->length;
+	}
+	counted = backend_stats.lookup(&slot);
+	if (run->live && counted) {
+		counted->reply_packets++;
+		counted->reply_bytes += run->length;
+	}
+}
+
+/*
+ * A packet from a backend's port that belongs to no flow: dropped, since as it is the client
+ * would not know it, unless it is for this machine (health checks, an operator's curl).
+ */
+static __always_inline void orphan(struct run *run, struct endpoint *endpoint)
+{
+	struct packet *packet = run->packet;
+	__u32 zero = 0, slot = endpoint->vip_slot, vlan = 0;
+	__u64 mtu = 0;
+	struct state *shared = state.lookup(&zero);
+	struct vip_slot *vip;
+	struct hop hop = {};
+	int found;
+
+	found = find_route(run, &packet->source, &packet->destination, &hop, &vlan, &mtu);
+	if (found == BPF_FIB_LKUP_RET_NOT_FWDED || found == BPF_FIB_LKUP_RET_FWD_DISABLED)
+		return;
+	vip = vip_slots.lookup(&slot);
+	if (hop.ifindex && shared && vip && endpoint->users == 1 && vip->id == endpoint->vip_id &&
+	    packet->hop_limit > 1 && !packet->fragment && !packet->options &&
+	    shared->stateless_ns && run->now - shared->stateless_ns < STATELESS_NS) {
+		count_reply(run, slot, 0);
+		if (rewrite(run, &vip->service.address, vip->service.port, 1, 1))
+			send(run, &hop, vlan);
+		return;
+	}
+	refuse(run, REASON_REPLY_NO_FLOW, endpoint->vip_slot);
+}
+
+/* Take the flow's state on, and keep its entry young, by a reply. */
+static __always_inline void follow_reply(struct run *run, __u32 vip_id)
+{
+	struct packet *packet = run->packet;
+	struct flow key = {
+		.client = packet->destination, .id = vip_id, .port = packet->destination_port,
+	};
+	struct connection *entry = connections.lookup(&key);
+	__u64 hash = flow_hash(&key);
+
+	if (!entry || !is_of(entry->word, hash))
+		return;
+	run->choice->transitions = after_backend(packet->tcp_flags);
+	follow(run, entry, hash);
+	if ((__s64)(run->now - entry->last_ns) >= (__s64)STAMP_NS)
+		entry->last_ns = run->now;
+}
+
+static __always_inline void from_backend(struct run *run, struct endpoint *endpoint)
+{
+	struct packet *packet = run->packet;
+	struct flow key = {
+		.client = packet->destination, .id = endpoint->id, .port = packet->destination_port,
+	};
+	struct connection *entry = connections.lookup(&key);
+	__u64 hash = flow_hash(&key), word = entry ? entry->word : 0;
+	__u32 slot = slot_of(word), vlan;
+	__u64 mtu;
+	struct vip_slot *vip = vip_slots.lookup(&slot);
+	struct hop hop;
+
+	if (!entry || !is_of(word, hash) || !vip || vip->id != entry->vip) {
+		orphan(run, endpoint);
+		return;
+	}
+	run->choice->placement = PLACED_REPLY;
+	run->choice->backend = entry->backend;
+	if (leave(run, slot))
+		return;
+	hop = entry->hop;
+	vlan = entry->vlan;
+	mtu = entry->mtu;
+	count_reply(run, slot, entry->backend);
+	if (run->live) {
+		entry->packets++;
+		entry->bytes += run->length;
+	}
+	if (run->live && (packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) ||
+			  (__s64)(run->now - entry->last_ns) >= (__s64)STAMP_NS))
+		follow_reply(run, entry->vip);
+	if ((__s64)(run->now - entry->last_ns) >= (__s64)STAMP_NS) {
+		find_route(run, &vip->service.address, &packet->destination, &hop, &vlan, &mtu);
+		if (run->live) {
+			entry->hop = hop;
+			entry->mtu = mtu;
+			entry->vlan = vlan;
+			entry->last_ns = run->now;
+		}
+	}
+	/* As it came, the stack tells the backend what became of it. */
+	if (packet->hop_limit <= 1) {
+		hand(run, HANDED_HOP_LIMIT);
+		return;
+	}
+	if (mtu && packet->end - packet->l3 > mtu) {
+		hand(run, HANDED_TOO_BIG);
+		return;
+	}
+	if (rewrite(run, &vip->service.address, vip->service.port, 1, 1))
+		send(run, &hop, vlan);
+}
+
+/* Balance a packet that protection let pass. */
+static __always_inline void balance(struct run *run)
+{
+	struct packet *packet = run->packet;
+	struct service service = { .protocol = packet->protocol };
+	struct endpoint *endpoint;
+	struct vip *vip;
+	__u64 *listed;
+
+	if (!(run->conf->flags & FLAG_VIPS) || packet->unparsed)
+		return;
+	if (packet->protocol != PROTO_TCP && packet->protocol != PROTO_UDP)
+		return;
+	if (packet->fragment == FRAGMENT_LATER) {
+		listed = balanced.lookup(&packet->destination);
+		if (!listed || !(*listed & BALANCED_VIP))
+			listed = balanced.lookup(&packet->source);
+		if (listed)
+			leave(run, VIPS);
+		return;
+	}
+	service.address = packet->destination;
+	service.port = packet->destination_port;
+	vip = vips.lookup(&service);
+	if (vip) {
+		to_vip(run, vip);
+		return;
+	}
+	service.address = packet->source;
+	service.port = packet->source_port;
+	endpoint = endpoints.lookup(&service);
+	if (endpoint)
+		from_backend(run, endpoint);
+}
+
+#endif
