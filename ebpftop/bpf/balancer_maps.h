@@ -16,12 +16,13 @@
 #define RING_WORD 4         /* slots in an entry of `rings` */
 #define PORTS 64
 
+/* Keys are made of 64-bit numbers: what is written in smaller parts and read in larger ones,
+ * as hashing does, waits for the processor to put it together. */
 struct service {
 	struct address address;
-	__be16 port;
-	__u16 protocol;           /* enum protocol */
-	__u32 pad;
+	__u64 port;               /* enum protocol << SERVICE_PROTOCOL_SHIFT | port number */
 };
+#define SERVICE_PROTOCOL_SHIFT 16
 
 enum algorithm { ALGORITHM_RR, ALGORITHM_WRR, ALGORITHM_LEAST, ALGORITHM_MAGLEV };
 
@@ -89,15 +90,14 @@ struct port {
 };
 
 /*
- * One direction of a flow. To a VIP: its client's address and port, and the VIP's id. From a
- * backend: the same client, and the endpoint's id.
+ * One direction of a flow, by its client and who that talks to: the VIP's id or, from a
+ * backend, the endpoint's.
  */
 struct flow {
 	struct address client;
-	__u32 id;
-	__be16 port;
-	__u16 pad;
+	__u64 port;               /* id << FLOW_ID_SHIFT | the client's port number */
 };
+#define FLOW_ID_SHIFT 16
 
 enum connection_state {
 	CONNECTION_NONE, CONNECTION_SYN_SENT, CONNECTION_SYN_RECEIVED, CONNECTION_ESTABLISHED,

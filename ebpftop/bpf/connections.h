@@ -10,12 +10,22 @@
 #define STAMP_NS SECOND_NS
 #define WORD_TRIES 4
 
+static __always_inline __u64 flow_port(__u32 id, __be16 port)
+{
+	return (__u64)id << FLOW_ID_SHIFT | bpf_ntohs(port);
+}
+
+static __always_inline __u64 with_id(__u64 port, __u32 id)
+{
+	return (__u64)id << FLOW_ID_SHIFT | (port & 0xffff);
+}
+
 static __always_inline __u64 flow_hash(struct flow *flow)
 {
 	__u64 hash = flow->client.high * 0x9e3779b97f4a7c15ULL;
 
 	hash = (hash ^ hash >> 32 ^ flow->client.low) * 0xbf58476d1ce4e5b9ULL;
-	hash ^= hash >> 29 ^ ((__u64)flow->id << 16 | flow->port);
+	hash ^= hash >> 29 ^ flow->port;
 	hash *= 0x94d049bb133111ebULL;
 	return hash ^ hash >> 31;
 }
@@ -129,7 +139,7 @@ static __always_inline int end_flow(struct flow *key, __u64 before_ns)
 		count_flow(slot, 0);
 	connections.delete(key);
 	if (backend) {
-		reply.id = backend->id;
+		reply.port = with_id(reply.port, backend->id);
 		connections.delete(&reply);
 	}
 	return 1;
@@ -156,7 +166,8 @@ static __always_inline int add_reply(struct run *run, struct vip *vip, struct ba
 				     __u32 slot)
 {
 	struct flow key = {
-		.client = run->packet->source, .id = backend->id, .port = run->packet->source_port,
+		.client = run->packet->source,
+		.port = flow_port(backend->id, run->packet->source_port),
 	};
 	struct connection fresh = {}, *entry, *other;
 	struct flow forward;
@@ -168,7 +179,7 @@ static __always_inline int add_reply(struct run *run, struct vip *vip, struct ba
 		return 1;
 	if (entry && entry->vip != vip->id) {
 		forward = key;
-		forward.id = entry->vip;
+		forward.port = with_id(forward.port, entry->vip);
 		other = connections.lookup(&forward);
 		if (other && (other->word & WORD_STATE) != CONNECTION_CLOSED &&
 		    slot_of(other->word) == entry->backend)
@@ -187,13 +198,11 @@ static __always_inline int add_reply(struct run *run, struct vip *vip, struct ba
 static __always_inline void remove_reply(struct run *run, __u32 slot)
 {
 	struct backend *backend = backends.lookup(&slot);
-	struct flow key = {
-		.client = run->packet->source, .port = run->packet->source_port,
-	};
+	struct flow key = { .client = run->packet->source };
 
 	if (!backend)
 		return;
-	key.id = backend->id;
+	key.port = flow_port(backend->id, run->packet->source_port);
 	connections.delete(&key);
 }
 

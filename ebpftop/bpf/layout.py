@@ -26,6 +26,7 @@ RULE_TEXT_BYTES = 40
 META_BYTES = 8176
 NEW_SOURCES_WINDOW_S = 0.125
 FLOWS_AT_ONCE = 64
+SERVICE_PROTOCOL_SHIFT = FLOW_ID_SHIFT = 16
 RULE_ENDED = 1
 """`until_ns` of a rule that is over and whose end was told."""
 STRIKES_FORGOTTEN_S = 24 * 3600
@@ -190,9 +191,7 @@ STATE = np.dtype(
 CONTROL_REQUEST = np.dtype([("op", U64), ("slot", U64), ("event", EVENT)])
 META = np.dtype([("length", U64), ("crc32", U64), ("json", f"V{META_BYTES}")])
 
-SERVICE = np.dtype(
-    [("address", ADDRESS), ("port", ">u2"), ("protocol", "<u2"), ("pad", U32)]
-)
+SERVICE = np.dtype([("address", ADDRESS), ("port", U64)])
 VIP = np.dtype(
     [(name, U32) for name in ("id", "slot", "algorithm", "flags", "ring_start", "ring_length")]
 )
@@ -216,7 +215,7 @@ BACKEND = np.dtype(
 )
 ENDPOINT = np.dtype([(name, U32) for name in ("id", "vip_slot", "vip_id", "users")])
 PORT = np.dtype([("ifindex", U32), ("vlan", U32)])
-FLOW = np.dtype([("client", ADDRESS), ("id", U32), ("port", ">u2"), ("pad", "<u2")])
+FLOW = np.dtype([("client", ADDRESS), ("port", U64)])
 CONNECTION = np.dtype(
     [
         ("word", U64),

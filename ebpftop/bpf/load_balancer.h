@@ -266,7 +266,7 @@ static __always_inline void find_backend(struct run *run, struct vip *vip)
 {
 	struct packet *packet = run->packet;
 	struct flow key = {
-		.client = packet->source, .id = vip->id, .port = packet->source_port,
+		.client = packet->source, .port = flow_port(vip->id, packet->source_port),
 	};
 	struct connection *entry = connections.lookup(&key);
 	__u64 hash = flow_hash(&key), word = entry ? entry->word : 0;
@@ -346,11 +346,11 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 	}
 	/* What the stack forwards, it lowers the hop limit of, and tells the sender of. */
 	if (!hop.ifindex || packet->hop_limit <= 1) {
-		rewrite(run, &address, backend->service.port, 0, 0);
+		rewrite(run, &address, service_port(&backend->service), 0, 0);
 		hand(run, hop.ifindex ? HANDED_HOP_LIMIT : HANDED_NEIGHBOUR);
 		return;
 	}
-	if (rewrite(run, &address, backend->service.port, 0, 1))
+	if (rewrite(run, &address, service_port(&backend->service), 0, 1))
 		send(run, &hop, vlan);
 }
 

@@ -238,8 +238,8 @@ static __always_inline void parse_ipv6(struct packet *packet, void *at, void *da
 		return;
 	}
 	packet->kind = PACKET_IPV6;
-	__builtin_memcpy(&packet->source, &ip->saddr, sizeof(packet->source));
-	__builtin_memcpy(&packet->destination, &ip->daddr, sizeof(packet->destination));
+	packet->source = *(struct address *)&ip->saddr;
+	packet->destination = *(struct address *)&ip->daddr;
 	packet->hop_limit = ip->hop_limit;
 	next = ip->nexthdr;
 	length = bpf_ntohs(ip->payload_len);

@@ -43,7 +43,7 @@ static __always_inline void orphan(struct run *run, struct endpoint *endpoint)
 	    packet->hop_limit > 1 && !packet->fragment && !packet->options &&
 	    shared->stateless_ns && run->now - shared->stateless_ns < STATELESS_NS) {
 		count_reply(run, slot, 0);
-		if (rewrite(run, &vip->service.address, vip->service.port, 1, 1))
+		if (rewrite(run, &vip->service.address, service_port(&vip->service), 1, 1))
 			send(run, &hop, vlan);
 		return;
 	}
@@ -55,7 +55,8 @@ static __always_inline void follow_reply(struct run *run, __u32 vip_id)
 {
 	struct packet *packet = run->packet;
 	struct flow key = {
-		.client = packet->destination, .id = vip_id, .port = packet->destination_port,
+		.client = packet->destination,
+		.port = flow_port(vip_id, packet->destination_port),
 	};
 	struct connection *entry = connections.lookup(&key);
 	__u64 hash = flow_hash(&key);
@@ -72,7 +73,8 @@ static __always_inline void from_backend(struct run *run, struct endpoint *endpo
 {
 	struct packet *packet = run->packet;
 	struct flow key = {
-		.client = packet->destination, .id = endpoint->id, .port = packet->destination_port,
+		.client = packet->destination,
+		.port = flow_port(endpoint->id, packet->destination_port),
 	};
 	struct connection *entry = connections.lookup(&key);
 	__u64 hash = flow_hash(&key), word = entry ? entry->word : 0;
@@ -118,15 +120,20 @@ static __always_inline void from_backend(struct run *run, struct endpoint *endpo
 		hand(run, HANDED_TOO_BIG);
 		return;
 	}
-	if (rewrite(run, &vip->service.address, vip->service.port, 1, 1))
+	if (rewrite(run, &vip->service.address, service_port(&vip->service), 1, 1))
 		send(run, &hop, vlan);
+}
+
+static __always_inline __u64 service_key(struct packet *packet, __be16 port)
+{
+	return (__u64)packet->protocol << SERVICE_PROTOCOL_SHIFT | bpf_ntohs(port);
 }
 
 /* Balance a packet that protection let pass. */
 static __always_inline void balance(struct run *run)
 {
 	struct packet *packet = run->packet;
-	struct service service = { .protocol = packet->protocol };
+	struct service service;
 	struct endpoint *endpoint;
 	struct vip *vip;
 	__u64 *listed;
@@ -144,14 +151,14 @@ static __always_inline void balance(struct run *run)
 		return;
 	}
 	service.address = packet->destination;
-	service.port = packet->destination_port;
+	service.port = service_key(packet, packet->destination_port);
 	vip = vips.lookup(&service);
 	if (vip) {
 		to_vip(run, vip);
 		return;
 	}
 	service.address = packet->source;
-	service.port = packet->source_port;
+	service.port = service_key(packet, packet->source_port);
 	endpoint = endpoints.lookup(&service);
 	if (endpoint)
 		from_backend(run, endpoint);

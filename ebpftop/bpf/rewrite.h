@@ -53,6 +53,11 @@ static __always_inline __u64 change_address(__u32 *old, struct address *address)
 	       change32(old[2], new[2]) + change32(old[3], new[3]);
 }
 
+static __always_inline __be16 service_port(struct service *service)
+{
+	return bpf_htons(service->port & 0xffff);
+}
+
 /* Apply a change of what a TCP or UDP checksum covers. */
 static __always_inline void update_l4(void *l4, __u32 protocol, __u64 change)
 {

@@ -45,8 +45,7 @@ class End:
         service = np.zeros(1, layout.SERVICE)
         prefix = Prefix.parse(self.address)
         service["address"]["high"], service["address"]["low"] = prefix.high, prefix.low
-        service["port"] = self.port
-        service["protocol"] = 0 if self.protocol == TCP else 1
+        service["port"] = self.port | (self.protocol != TCP) << 16
         return service
 
     @property
@@ -210,7 +209,7 @@ class Balancer:
         return sorted(
             (
                 str(Prefix(int(key["client"]["high"]), int(key["client"]["low"]))),
-                int(key["port"]), STATES[int(value["word"]) & 255],
+                int(key["port"]) & 0xFFFF, STATES[int(value["word"]) & 255],
                 int(value["word"]) >> 8 & 0xFFFF,
             )
             for key, value in zip(keys, values, strict=True)
@@ -232,7 +231,7 @@ class Balancer:
             prefix = Prefix.parse(client)
             flow = request["flows"][0][at]
             flow["client"]["high"], flow["client"]["low"] = prefix.high, prefix.low
-            flow["port"], flow["id"] = port, number
+            flow["port"] = port | number << 16
         return libbpf.run_program(self.pipeline.control_program, request.tobytes())[0]
 
     def correct(self, slot: int, by: int) -> int:
