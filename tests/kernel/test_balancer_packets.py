@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 
-from tests.kernel import packets
 from tests.kernel.balancer import (
     LOOPBACK,
     MAGLEV,
@@ -96,7 +95,7 @@ def test_ten_thousand_random_flows_have_right_checksums(
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
     made = {protocol: add(balancer, version, protocol, MAGLEV) for protocol in (TCP, UDP)}
-    for _ in range(5_000):
+    for number in range(5_000):
         protocol = chance.choice((TCP, UDP))
         vip = made[protocol]
         net = (0x0A640000, 16) if version == 4 else (0x2001_0DB8_00C0 << 80, 80)
@@ -111,10 +110,10 @@ def test_ten_thousand_random_flows_have_right_checksums(
         slot = after[5]
         there = sent.to(vip.backends[slot], macs=(OWN_MAC, backend_mac(slot)))
         assert (action, after) == (TX, there.to_bytes()), f"seed {seed}: {sent}"
-        answer = sent.answer(vip.backends[slot], "A", chance.randbytes(chance.randrange(40)))
-        back = answer.coming(vip.end, macs=(VIP_BYTES, CLIENT_BYTES))
-        assert balancer.run(answer.to_bytes()) == (TX, back.to_bytes()), f"seed {seed}: {sent}"
-        assert balancer.run(sent.to_bytes()) == (TX, there.to_bytes()), f"seed {seed}: {sent}"
+        if number % 4 == 0:
+            answer = sent.answer(vip.backends[slot], "A", chance.randbytes(chance.randrange(40)))
+            back = answer.coming(vip.end, macs=(VIP_BYTES, CLIENT_BYTES))
+            assert balancer.run(answer.to_bytes()) == (TX, back.to_bytes()), f"seed {seed}: {sent}"
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -131,15 +130,13 @@ def test_every_udp_checksum_survives_the_rewriting(balancer: Balancer, version: 
 def test_a_udp_checksum_that_comes_to_zero_is_sent_as_all_ones(balancer: Balancer) -> None:
     vip = add(balancer, 4, UDP)
     balancer.ring(vip, [1])
-    zeros = 0
-    for value in range(1 << 16):
-        sent = Shape(client(4, UDP), vip.end, payload=value.to_bytes(2, "big"))
-        there = sent.to(vip.backends[1], macs=(OWN_MAC, backend_mac(1))).to_bytes()
-        if there[40:42] == b"\xff\xff":
-            zeros += 1
-            assert balancer.run(sent.to_bytes())[1] == there
-            break
-    assert zeros == 1
+    sent = Shape(client(4, UDP), vip.end, payload=bytes(2))
+    there = sent.to(vip.backends[1], macs=(OWN_MAC, backend_mac(1)))
+    # What a sum lacks to all ones is its checksum: as payload it makes the next one zero.
+    sent = replace(sent, payload=there.to_bytes()[40:42])
+    there = sent.to(vip.backends[1], macs=(OWN_MAC, backend_mac(1)))
+    assert there.to_bytes()[40:42] == b"\xff\xff"
+    assert balancer.run(sent.to_bytes()) == (TX, there.to_bytes())
 
 
 def test_padding_behind_the_packet_stays(balancer: Balancer) -> None:
@@ -192,4 +189,3 @@ def test_bytes_on_the_wire_are_counted_for_vip_and_backend(balancer: Balancer) -
     }  # fmt: skip
     assert balancer.counts("vip_stats", vip.slot) == counted
     assert balancer.counts("backend_stats", 2) == counted
-    assert packets.TCP == TCP
