@@ -147,6 +147,8 @@ def base_style(widget: Widget) -> Style:
 
 def tone_style(widget: Widget, tone: Tone, base: Style) -> Style:
     """Return `base` with what the style sheet says of `tone` on top."""
+    if tone == "plain":
+        return base
     return base + widget.get_component_rich_style(f"tone--{tone}", partial=True)
 
 

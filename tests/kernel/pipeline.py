@@ -38,10 +38,14 @@ Record = dict[str, Any]
 
 
 def limits(
-    pps: float = 0, bps: float = 0, syn_pps: float = 0, burst_s: float = 0.1,
-    grace_s: float = 1.0, block_for_s: float = 0.0,
+    pps: float = 0,
+    bps: float = 0,
+    syn_pps: float = 0,
+    burst_s: float = 0.1,
+    grace_s: float = 1.0,
+    block_for_s: float = 0.0,
 ) -> dict[str, int]:
-    """Return the fields of `config` for limits in common units; 0 is no limit."""  # fmt: skip
+    """Return the fields of `config` for limits in common units; 0 is no limit."""
     second = SECOND_NS << layout.LIMITER_SHIFT
     return {
         "pps_cost": int(second / pps) if pps else 0,
@@ -254,9 +258,7 @@ class Pipeline:
         slots, counts = self.maps["rule_hits"].read()
         counts = counts.reshape(len(slots), -1)
         packets, octets = counts["packets"].sum(axis=1), counts["bytes"].sum(axis=1)
-        return {
-            int(slots[i]): (int(packets[i]), int(octets[i])) for i in np.flatnonzero(packets)
-        }
+        return {int(slots[i]): (int(packets[i]), int(octets[i])) for i in np.flatnonzero(packets)}
 
     def shared(self) -> Record:
         """The state that all processors share, by field."""

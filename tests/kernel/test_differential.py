@@ -30,7 +30,16 @@ PROTOCOLS = (
     packets.TCP, packets.UDP, packets.ICMP, packets.ICMPV6, packets.GRE, packets.NONE, 255,
 )  # fmt: skip
 GAPS_NS = (0, 1, 10**6, 9 * 10**6, 10**7, 10**8)
-SPANS_NS = (*GAPS_NS, SECOND_NS // 8 - 1, SECOND_NS // 8, SECOND_NS, 3 * SECOND_NS + 1, 61 * SECOND_NS, 24 * 3600 * SECOND_NS, 31 * 24 * 3600 * SECOND_NS)
+SPANS_NS = (
+    *GAPS_NS,
+    SECOND_NS // 8 - 1,
+    SECOND_NS // 8,
+    SECOND_NS,
+    3 * SECOND_NS + 1,
+    61 * SECOND_NS,
+    24 * 3600 * SECOND_NS,
+    31 * 24 * 3600 * SECOND_NS,
+)
 
 
 @dataclass
@@ -194,7 +203,8 @@ ornate = st.builds(
     padding=st.sampled_from([b"", b"", bytes(18)]),
 )
 edits = st.lists(
-    st.tuples(st.integers(12, 24) | st.integers(12, 80), st.integers(0, 255)), max_size=3
+    st.tuples(st.sampled_from([12, 14, 16, 20]) | st.integers(12, 80), st.integers(0, 255)),
+    max_size=3,
 )
 
 
@@ -223,7 +233,7 @@ configurations = st.fixed_dictionaries(
     {
         "pps_cost": costs,
         "byte_cost": costs.map(lambda cost: (cost << 20) // 100),
-        "syn_cost": costs,
+        "syn_cost": costs.map(lambda cost: cost * 5),
         "burst": spans.map(lambda ns: ns << 4),
         "grace_ns": spans,
         "block_for_ns": st.sampled_from([0, 10**7, 10**8, SECOND_NS, 10**15]),
@@ -236,9 +246,7 @@ flags = st.one_of(
     st.just(limiting),
     st.just(limiting | {Flag.DROP_NEW}),
     st.just(limiting | {Flag.DRY_RUN}),
-    st.frozensets(
-        st.sampled_from([*limiting, Flag.DRY_RUN, Flag.DROP_NEW, Flag.DROP_UNPARSED])
-    ),
+    st.frozensets(st.sampled_from([*limiting, Flag.DRY_RUN, Flag.DROP_NEW, Flag.DROP_UNPARSED])),
 )
 configures = st.builds(Configure, flags, configurations)
 acts: st.SearchStrategy[Step] = st.one_of(

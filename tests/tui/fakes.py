@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source that plays snapshots, controls that remember, and snapshots made by hand."""
+"""Snapshots made by hand, a source that plays them, and controls that remember."""
 
 from __future__ import annotations
 
@@ -253,12 +253,14 @@ class FakeSource:
         self.current = first or snapshot()
         self.error: EbpftopError | None = None
         self.closed = threading.Event()
+        self._given: Snapshot | None = None
 
     def snapshot(self) -> Snapshot:
-        """Return the snapshot that is current, or raise."""
+        """Return the snapshot that is current, or raise; its events only once."""
         if self.error is not None:
             raise self.error
-        return self.current
+        current, before, self._given = self.current, self._given, self.current
+        return replace(current, events=(), missed_events=0) if current is before else current
 
     def close(self) -> None:
         """Remember that it was closed."""
