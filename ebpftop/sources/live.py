@@ -178,11 +178,10 @@ class LiveSource:
         clock: Clock,
     ) -> Sources:
         high, low = decoding.native(keys["high"]), decoding.native(keys["low"])
-        first_ns = decoding.native(rows["first_ns"])
-        dropped = decoding.native(rows["dropped_packets"])
-        dropped_bytes = decoding.native(rows["dropped_bytes"])
-        packets = rows["passed_packets"] + dropped
-        octets = rows["passed_bytes"] + dropped_bytes
+        fields = decoding.source_columns(rows)
+        first_ns = fields["first_ns"]
+        dropped, dropped_bytes = fields["dropped_packets"], fields["dropped_bytes"]
+        packets, octets = fields["passed_packets"] + dropped, fields["passed_bytes"] + dropped_bytes
         before = self._before
         unknown = np.full(len(rows), np.nan)
         matched = np.full(len(rows), -1, np.intp)
@@ -194,13 +193,13 @@ class LiveSource:
             bps = rates(octets, before.bytes, matched, *span) * 8
             dropped_pps = rates(dropped, before.dropped, matched, *span)
         state = self._states.of(
-            high, low, rows, matched, rules, automatic,
+            high, low, fields, matched, rules, automatic,
             int(config["generation"][0]), clock.monotonic_ns,
         )  # fmt: skip
         return Sources(
             high, low, packets, octets, dropped, dropped_bytes,
-            decoding.native(rows["would_drop_packets"]), pps, bps, dropped_pps, state,
-            first_ns, decoding.native(rows["last_ns"]),
+            fields["would_drop_packets"], pps, bps, dropped_pps, state,
+            first_ns, fields["last_ns"],
         )  # fmt: skip
 
     def _invariants(self, first: Totals) -> dict[str, bool]:

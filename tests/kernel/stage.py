@@ -134,7 +134,9 @@ class Stage:
 
 
 @contextlib.contextmanager
-def staged(policy: Policy | None = None, *, mode: str = "auto", clients: int = 3) -> Iterator[Stage]:
+def staged(
+    policy: Policy | None = None, *, mode: str = "auto", clients: int = 3
+) -> Iterator[Stage]:
     """Build a lab, attach to its server's interface, and enter its server's namespace."""
     with Lab(clients) as lab, joined(lab.server):
         instance = policies.attach([IFACE], policy or Policy(), mode=mode, path=None, pinned=False)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ebpftop.bpf.layout import ControlOp, Flag
 from tests.kernel import packets
-from tests.kernel.model import Model, Net, Rule
+from tests.kernel.model import Model
+from tests.kernel.model_parts import Net, Rule
 from tests.kernel.pipeline import SECOND_NS, START_NS, Pipeline
 
 pytestmark = pytest.mark.kernel
@@ -160,13 +161,13 @@ class Operate:
         if rule:
             told = pipeline.control(ControlOp.END_RULE, rule.slot)
             assert told == model.end_rule(rule)
-        first, length = (net.first >> 64, 0), 64
-        if net.first >> 32 == 0xFFFF:
-            first, length = (0, net.first), 128
-        net = Net(first[0] << 64 | first[1], length)
-        told = pipeline.control(ControlOp.END_AUTO, address=first, length=length)
+        is_ipv4 = net.first >> 32 == 0xFFFF
+        net = Net(net.first, 128) if is_ipv4 else Net(net.first >> 64 << 64, 64)
+        first = (net.first >> 64, net.first & (1 << 64) - 1)
+        told = pipeline.control(ControlOp.END_AUTO, address=first, length=net.length)
         assert told == model.end_auto_block(net)
-        if self.unblock and model.auto_blocks.pop(net.first, None):
+        if self.unblock and net.first in model.auto_blocks:
+            del model.auto_blocks[net.first]
             assert pipeline.maps["auto_blocks"].delete(first)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ebpftop.bpf.layout import Flag
-from tests.kernel.packets import ACK, SYN, frame, tcp, udp
+from tests.kernel.packets import ACK, FRAGMENT, SYN, Extension, frame, tcp, udp
 from tests.kernel.pipeline import SECOND_NS, START_NS, Pipeline
 
 pytestmark = pytest.mark.kernel
@@ -188,8 +188,6 @@ def test_no_limit_means_none(pipeline: Pipeline) -> None:
 
 @pytest.mark.parametrize("source", [HOST, HOST6])
 def test_later_fragments_are_limited_by_packets_and_bytes(pipeline: Pipeline, source: str) -> None:
-    from tests.kernel.packets import FRAGMENT, Extension
-
     fragment = frame(source, offset=1, extensions=[Extension(FRAGMENT, offset=1)])
     pipeline.limit(pps=1, burst_s=4)
 

@@ -65,7 +65,7 @@ def test_an_exact_block_comes_before_a_prefix_and_longer_prefixes_first(
     pipeline.run(frame(NEIGHBOUR))
     pipeline.run(frame("192.9.9.9"))
 
-    assert pipeline.hits() == {slot: (1, 60) for slot in slots}
+    assert pipeline.hits() == dict.fromkeys(slots, (1, 60))
 
 
 def test_blocks_hold_for_protected_sources_too(pipeline: Pipeline) -> None:

@@ -28,9 +28,10 @@ from scapy.packet import Raw, raw
 
 from ebpftop.bpf.layout import Flag
 from tests.kernel import packets
+from tests.kernel.observing import as_number
 from tests.kernel.packets import Extension
 from tests.kernel.parsing_model import read
-from tests.kernel.pipeline import Pipeline, as_number
+from tests.kernel.pipeline import Pipeline
 
 pytestmark = pytest.mark.kernel
 

@@ -92,7 +92,7 @@ async def dashboard(
     source = FakeSource(snapshot or attack())
     # Snapshots come when a test asks for one, and not by themselves.
     app = DashboardApp(source, **{"title": "eth0", "interval_s": 3600.0, **options})
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=size, notifications=True) as pilot:
         running = Dashboard(app, pilot, source)
         await running.until(lambda: app.shown is not None)
         yield running

@@ -36,8 +36,10 @@ async def test_quitting_stops_the_thread_and_closes_the_source() -> None:
 async def test_control_c_quits_from_inside_a_text_field(controls: FakeControls) -> None:
     async with dashboard(controls=controls) as running:
         await running.press("2", "b")
+        assert running.app.is_running
         await running.press("ctrl+c")
-        await running.until(lambda: not running.app.sampler.is_alive())
+        await running.until(lambda: not running.app.is_running)
+    assert not running.app.sampler.is_alive()
 
 
 async def test_every_action_has_a_handler_and_every_handler_an_action() -> None:

@@ -166,12 +166,12 @@ async def test_acts_run_off_the_event_loop_and_once(controls: FakeControls) -> N
 async def test_act_is_reported_when_its_dialog_was_closed_meanwhile(
     controls: FakeControls,
 ) -> None:
-    controls.refusal = KernelRefusedError("the map is full")
+    controls.refusal = KernelRefusedError("full")
     async with dashboard(attack(), controls=controls) as running:
         controls.may_act.clear()
         await running.press("2", "b", "enter", "escape")
         controls.may_act.set()
-        await running.until(lambda: "the map is full" in running.text)
+        await running.until(lambda: "Block 203.0.113.77 for 10m: full" in running.text)
 
 
 async def test_nothing_is_drawn_as_done_before_a_snapshot_says_so(controls: FakeControls) -> None:

@@ -99,7 +99,7 @@ async def test_filter_shows_what_matches_and_says_that_it_does() -> None:
         await running.press("enter")
         assert running.addresses == ["10.0.0.1", "10.0.0.2"]
         assert "FILTER pps:>150" in running.lines[0]
-        assert "2 shown of  3 sources" in running.lines[1]
+        assert "2 shown of 3 sources" in running.lines[1]
         # AND it holds for the next snapshot
         await running.tick(snapshot(1, sources=sources([Talker("10.0.0.8", pps=151), *THREE])))
         assert running.addresses == ["10.0.0.1", "10.0.0.2", "10.0.0.8"]
