@@ -27,8 +27,8 @@ from ebpftop.model import (
 
 Records = NDArray[Any]
 
-ROWS_IN_CACHE = 1024
-"""Rows of the sources' table that fit a processor's own cache, with what is made of them."""
+ROWS_IN_CACHE = 4096
+"""Rows of the sources' table that fit a processor's own cache."""
 
 LIMIT_WORDS = {"limit-pps": "packets", "limit-bps": "bits", "limit-syn": "connection requests"}
 
@@ -39,17 +39,20 @@ def native(values: NDArray[Any]) -> U64:
 
 
 def source_columns(rows: Records) -> dict[str, U64]:
-    """Return every field of `SOURCE` records as a contiguous column, by its dotted name.
+    """Return the fields of `SOURCE` records as contiguous columns, `blocked` of the limiter too.
 
-    A block that stays in the processor's cache at a time: four times as fast as field by field.
+    Rows are taken a few thousand at a time: field by field over all of them, each would come
+    from memory again.
     """
-    names = [name for name, _, _ in layout.flattened(layout.SOURCE)]
-    matrix = rows.view(np.uint64).reshape(len(rows), len(names))
-    columns = np.empty((len(names), len(rows)), np.uint64)
+    names = [name for name in layout.SOURCE.names or () if name != "limiter"]
+    columns = {name: np.empty(len(rows), np.uint64) for name in (*names, "blocked")}
     for start in range(0, len(rows), ROWS_IN_CACHE):
-        block = slice(start, start + ROWS_IN_CACHE)
-        columns[:, block] = matrix[block].T
-    return dict(zip(names, columns, strict=True))
+        at = slice(start, start + ROWS_IN_CACHE)
+        block = rows[at]
+        for name in names:
+            columns[name][at] = block[name]
+        columns["blocked"][at] = block["limiter"]["blocked"]
+    return columns
 
 
 def text(raw: bytes) -> str:

@@ -36,6 +36,9 @@ SLOW_MAPS_EVERY = 10
 TICKS_BEFORE_ALARM = 3
 """How often in a row a sum must fail before it is called broken: counters move while read."""
 
+CLOCK_MONOTONIC_COARSE = 6
+"""The clock of the kernel's programs, which `time` does not name."""
+
 HOOKS = {PIPELINE: "xdp", "control": "none, run by ebpftop"}
 
 
@@ -44,6 +47,8 @@ class _Reading:
     """What the next snapshot compares itself with."""
 
     taken_ns: int
+    began_ns: int
+    """The same instant by the clock that rows begin by; a tick may pass between the two."""
     totals: Totals
     keys: RowKeys
     packets: NDArray[np.uint64]
@@ -109,6 +114,7 @@ class LiveSource:
         config = self._maps["config"].read()[1].copy()
         stats = self._read_stats()
         clock = Clock(time.monotonic_ns(), time.time())
+        began_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
         totals = decoding.totals(stats)
         rules, hits = self._read_rules(config)
         automatic = self._maps["auto_blocks"].read()
@@ -118,7 +124,7 @@ class LiveSource:
         interval_s = (clock.monotonic_ns - before.taken_ns) / 1e9 if before else None
         sources = self._sources(keys, rows, rules, automatic, config, clock)
         self._before = _Reading(
-            clock.monotonic_ns, totals, (sources.high, sources.low, sources.first_ns),
+            clock.monotonic_ns, began_ns, totals, (sources.high, sources.low, sources.first_ns),
             sources.packets, sources.bytes, sources.dropped,
         )  # fmt: skip
         invariants = self._invariants(totals)
@@ -188,7 +194,7 @@ class LiveSource:
         pps = bps = dropped_pps = unknown
         if before is not None:
             matched = match_rows(before.keys, (high, low, first_ns))
-            span = first_ns, before.taken_ns, (clock.monotonic_ns - before.taken_ns) / 1e9
+            span = first_ns, before.began_ns - 1, (clock.monotonic_ns - before.taken_ns) / 1e9
             pps = rates(packets, before.packets, matched, *span)
             bps = rates(octets, before.bytes, matched, *span) * 8
             dropped_pps = rates(dropped, before.dropped, matched, *span)

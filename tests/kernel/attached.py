@@ -60,7 +60,7 @@ class Site:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self._prefix = f"{host.netns_path.stat().st_ino}-"
+        self.prefix = f"{host.netns_path.stat().st_ino}-"
         self._terminals: list[Terminal] = []
 
     def ebpftop(self, *arguments: str) -> Result:
@@ -127,7 +127,7 @@ class Site:
     def left(self) -> list[str]:
         """Return the folders and files of all instances of this namespace."""
         paths = [*bpffs.BPFFS.iterdir(), *bpffs.RUN.iterdir()]
-        return sorted(path.name for path in paths if path.name.startswith(self._prefix))
+        return sorted(path.name for path in paths if path.name.startswith(self.prefix))
 
     def is_clean(self, *interfaces: str) -> bool:
         """Whether there is nothing of ours: no program on `interfaces`, no pin, no lock."""
@@ -144,7 +144,7 @@ class Site:
 
 
 @contextmanager
-def site(host: Host) -> Iterator[Site]:
+def trying(host: Host) -> Iterator[Site]:
     """Try the program on `host`."""
     opened = Site(host)
     try:
@@ -153,6 +153,7 @@ def site(host: Host) -> Iterator[Site]:
         opened.close()
 
 
-def run(argv: Sequence[str]) -> None:
+def run_tool(*argv: str) -> None:
     """Run a command that must succeed."""
-    subprocess.run(argv, check=True, capture_output=True)
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done

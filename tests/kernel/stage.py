@@ -25,11 +25,12 @@ from ebpftop.config import Policy
 from ebpftop.control import policy as policies
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.rules import RuleTable
-from ebpftop.kernel import bpffs
-from ebpftop.kernel.instance import Instance
+from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel.instance import PIPELINE, Instance
 from ebpftop.lab import Lab, joined
 from ebpftop.model import Limits, Prefix, Snapshot
 from ebpftop.sources.live import LiveSource
+from tests.kernel.packets import Segment, frame
 
 PROGRAM = str(Path(sys.executable).with_name("ebpftop"))
 IFACE = "eth0"
@@ -97,6 +98,11 @@ class Stage:
             return source.snapshot()
         finally:
             source.close()
+
+    def send(self, address: str, times: int = 1, segment: Segment | None = None) -> None:
+        """Give the attached program packets from a source, as if they had come."""
+        program = self.instance.programs[PIPELINE]
+        libbpf.run_program(program, frame(address, segment), repeat=times)
 
     def row(self, address: str) -> Mapping[str, int] | None:
         """Return the kernel's row of a source as plain numbers, None where it has none."""

@@ -57,7 +57,11 @@ def test_each_of_several_blocks_that_a_packet_finds_ended_is_told(pipeline: Pipe
     assert [event[1] for event in pipeline.events()] == [as_number(text) for text in texts]
 
 
-@pytest.mark.parametrize(("source", "first", "length"), [(HOST, ADDRESS, 128), (HOST6, NET6, 64)])
+@pytest.mark.parametrize(
+    ("source", "first", "length"),
+    [(HOST, ADDRESS, 128), (HOST6, NET6, 64)],
+    ids=["IPv4", "IPv6"],
+)
 def test_an_automatic_block_tells_its_beginning_and_its_end(
     pipeline: Pipeline, source: str, first: int, length: int
 ) -> None:

@@ -125,6 +125,13 @@ UNREADABLE = {
     "ICMP of 7 bytes": (raw(ip4(proto=1) / Raw(bytes(7))), "l4-truncated", V4),
     "ICMPv6 of 3 bytes": (raw(ip6(nh=58) / Raw(bytes(3))), "l4-truncated", V6),
     "TCP header of 16 bytes": (packets.frame(V6, packets.tcp(data_offset=4)), "l4-header", V6),
+    "UDP in the padding": (raw(ip4(len=27) / UDP() / Raw(bytes(9))), "l4-truncated", V4),
+    "ICMP in the padding": (raw(ip4(len=27) / ICMP() / Raw(bytes(9))), "l4-truncated", V4),
+    "ICMPv6 in the padding": (
+        raw(ip6(plen=3) / ICMPv6EchoRequest() / Raw(bytes(9))),
+        "l4-truncated",
+        V6,
+    ),
     "TCP in the padding": (raw(ip4(len=39) / TCP() / Raw(bytes(30))), "l4-truncated", V4),
     "IPv6 TCP in the padding": (raw(ip6(plen=19) / TCP() / Raw(bytes(30))), "l4-truncated", V6),
     "short jumbogram": (raw(ip6(plen=0) / HOP_BY_HOP / TCP())[:-1], "l4-truncated", V6),

@@ -9,8 +9,7 @@ import pytest
 
 from ebpftop.model import Event, MapInfo
 from tests.tui.driving import dashboard, steers_terminal
-from tests.tui.fakes import attack, many_sources, snapshot
-from tests.tui.test_app import HOSTILE
+from tests.tui.fakes import HOSTILE, attack, many_sources, snapshot
 
 
 async def test_attack_is_seen_at_a_glance_at_80x24() -> None:
