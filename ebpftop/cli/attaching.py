@@ -18,6 +18,8 @@ from ebpftop.errors import NotAttachedError, SourceLostError
 from ebpftop.kernel import attaching, bpffs
 from ebpftop.kernel.instance import Instance, find, sweep_stale
 
+ENDS = (signal.SIGTERM, signal.SIGINT)
+"""What ends `--serve`."""
 LOOK_EVERY_S = 1.0
 """How often `--serve` looks whether what it serves is still there."""
 
@@ -31,6 +33,9 @@ def attach(ifaces: Sequence[str], mode: str, policy_path: Path | None, serve: bo
     """Attach to interfaces and leave the programs there; several share one instance."""
     require_root("attaching")
     policy = config.load(policy_path) if policy_path else config.Policy()
+    if serve:
+        # Told to end while it attaches, it ends when that is done.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     joined = _joined(ifaces) if serve else None
     instance = joined or policies.attach(ifaces, policy, mode=mode, path=policy_path, pinned=True)
     modes = ", ".join(f"{a.name} ({a.mode})" for a in instance.meta.attachments)
@@ -51,17 +56,15 @@ def _joined(ifaces: Sequence[str]) -> Instance | None:
 
 
 def _serve(instance: Instance) -> None:
-    """Sweep until a signal says so; what is attached stays.
+    """Sweep until a signal says so, which the caller has blocked; what is attached stays.
 
     Raises:
         SourceLostError: It does not: somebody detached it, or the interfaces were deleted.
     """
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     sweeper = Sweeper(ProtectionControl(instance))
     sweeper.start()
     try:
-        while signal.sigtimedwait(ends, LOOK_EVERY_S) is None:
+        while signal.sigtimedwait(ENDS, LOOK_EVERY_S) is None:
             if sweeper.error:
                 raise sweeper.error
             if not instance.is_live():

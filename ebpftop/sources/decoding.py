@@ -80,6 +80,7 @@ def totals(stats: Records) -> Totals:
         syn=int(stats["syn"].sum()),
         drops=by_word(layout.REASONS, "drops"),
         would_drop=by_word(layout.REASONS, "would_drop"),
+        untracked=int(stats["untracked"].sum()),
         unparsed=by_word(layout.UNPARSED, "unparsed"),
     )
 
@@ -100,6 +101,7 @@ def total_rates(now: Totals, before: Totals, interval_s: float) -> Rates:
             for word, value in now.protocols.items()
         },
         syn=(now.syn - before.syn) / interval_s,
+        untracked=(now.untracked - before.untracked) / interval_s,
     )
 
 
@@ -183,6 +185,12 @@ def _block_detail(duration_ns: int, _second: int, words: str) -> str:
     return f"{lasts}, {words}" if words else lasts
 
 
+def _flood_detail(packets: int, untracked: int, _words: str) -> str:
+    if 2 * untracked > packets:
+        return f"{count(untracked)} packets in a second from ever new sources"
+    return f"{count(packets)} automatic drops in a second"
+
+
 _EVENT_WORDS: Mapping[int, tuple[str, Callable[[int, int, str], str]]] = {
     EventKind.BLOCK: ("block", _block_detail),
     EventKind.BLOCK_AUTO: (
@@ -194,7 +202,7 @@ _EVENT_WORDS: Mapping[int, tuple[str, Callable[[int, int, str], str]]] = {
         "block-end", lambda _until, auto, _: "automatic block over" if auto else "block over",
     ),
     EventKind.UNBLOCK: ("unblock", lambda _a, _b, words: words),
-    EventKind.FLOOD: ("flood", lambda drops, _b, _w: f"{count(drops)} automatic drops in a second"),
+    EventKind.FLOOD: ("flood", _flood_detail),
     EventKind.FLOOD_END: ("flood-end", lambda ns, _b, _w: f"after {duration(ns / 1e9)}"),
     EventKind.TABLE_FULL: (
         "table-full", lambda _a, _b, words: words or "the oldest sources make room for new ones",

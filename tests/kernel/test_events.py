@@ -154,7 +154,19 @@ def test_drops_on_all_processors_make_one_flood(pipeline: Pipeline) -> None:
         pipeline.advance(0.01)
         pipeline.run(frame(HOST))
 
-    assert [event[0::4] for event in pipeline.events()] == [(EventKind.FLOOD, (120, 0))]
+    assert [event[0::4] for event in pipeline.events()] == [(EventKind.FLOOD, (120, 120))]
+
+
+def test_packets_of_ever_new_sources_are_a_flood_though_nothing_is_limited(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.configure(new_sources=0, flood_pps=100)
+
+    assert pipeline.passed(frame(HOST), 130) == 130
+    pipeline.advance(0.01)
+    pipeline.run(frame(NEIGHBOUR))
+
+    assert [event[0::4] for event in pipeline.events()] == [(EventKind.FLOOD, (130, 130))]
 
 
 def test_a_full_table_is_told_once(pipeline: Pipeline) -> None:

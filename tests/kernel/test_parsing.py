@@ -93,6 +93,7 @@ def test_a_packet_is_counted_once_and_on_its_source(pipeline: Pipeline, shape: s
         "others": 0,
         "protocols": {protocol: 1},
         "syn": int(TCP in packet),
+        "untracked": 0,
         "drops": {},
         "would_drop": {},
         "unparsed": {},

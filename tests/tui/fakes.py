@@ -185,6 +185,7 @@ def totals(received: int, dropped: int, drops: Mapping[str, int] | None = None) 
         syn=received // 10,
         drops=drops or {},
         would_drop={},
+        untracked=0,
         unparsed={},
     )
 
@@ -208,6 +209,7 @@ def rates(received_pps: float, dropped_pps: float) -> Rates:
             "other": 1.0,
         },
         syn=received_pps / 10,
+        untracked=0.0,
     )
 
 

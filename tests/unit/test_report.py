@@ -135,9 +135,10 @@ def test_top_has_every_promised_field(snapshot: Snapshot) -> None:
 def test_top_is_sorted_by_each_word(snapshot: Snapshot, sort: str, rows: list[int]) -> None:
     def chosen(count: int | None) -> list[int]:
         everything = Filter.parse("", report.TOP_FIELDS)
-        return report.chosen_sources(
+        rows: list[int] = report.chosen_sources(
             snapshot, sort=sort, count=count, only=everything
         ).tolist()
+        return rows
 
     assert chosen(None) == rows
     assert chosen(2) == rows[:2]
