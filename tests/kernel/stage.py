@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ebpftop import cli
+from ebpftop.bpf import layout
 from ebpftop.bpf.layout import Flag, Rule
 from ebpftop.config import Policy
 from ebpftop.control import policy as policies
@@ -104,19 +105,24 @@ class Stage:
         program = self.instance.programs[PIPELINE]
         libbpf.run_program(program, frame(address, segment), repeat=times)
 
-    def row(self, address: str) -> Mapping[str, int] | None:
+    def find_row(self, address: str) -> dict[str, int] | None:
         """Return the kernel's row of a source as plain numbers, None where it has none."""
         prefix = Prefix.parse(address)
         found = self.instance.maps["ip_tracker"].get((prefix.high, prefix.low))
         if found is None:
             return None
-        record = found[0]
-        names = [name for name in record.dtype.names if name != "limiter"]
-        return {name: int(record[name]) for name in names}
+        names = [name for name in layout.SOURCE.names or () if name != "limiter"]
+        return {name: int(found[0][name]) for name in names}
+
+    def row(self, address: str) -> dict[str, int]:
+        """Return the kernel's row of a source, which must have one."""
+        found = self.find_row(address)
+        assert found is not None
+        return found
 
     def received(self, address: str) -> int:
         """Return how many packets of a source came."""
-        row = self.row(address)
+        row = self.find_row(address)
         return row["passed_packets"] + row["dropped_packets"] if row else 0
 
     def clear(self) -> None:
