@@ -196,15 +196,16 @@ class DashboardApp(App[None]):
 
     def on_dashboard_app_attempted(self, message: Attempted) -> None:
         """Say how the act went; its effect shows in the next snapshot, which is asked for."""
-        said = printable(message.attempt.said)
+        dialog, said = message.attempt.dialog, printable(message.attempt.said)
+        waits = dialog in self.screen_stack
+        if waits:
+            dialog.attempted(message.error)
         if message.error is None:
             self.notify(f"{said}: accepted", markup=False)
             self.sampler.sample_now()
-        else:
+        elif not waits:
             words = f"{said}: {printable(str(message.error), _MAX_WORDS)}"
             self.notify(words, severity="error", markup=False)
-        if message.attempt.dialog in self.screen_stack:
-            message.attempt.dialog.attempted(message.error)
 
     def on_pane_changed(self) -> None:
         """Offer what fits what is selected now."""

@@ -81,6 +81,8 @@ def match_rows(previous: RowKeys, current: RowKeys) -> Rows:
     stayed = np.ones(shared, np.bool_)
     for before, now in zip(previous, current, strict=True):
         stayed &= before[:shared] == now[:shared]
+    if shared == len(previous[0]) == len(current[0]) and stayed.all():
+        return np.arange(shared)
     matched = np.full(len(current[0]), -1, np.intp)
     matched[:shared][stayed] = np.flatnonzero(stayed)
     offered = np.concatenate([np.flatnonzero(~stayed), np.arange(shared, len(previous[0]))])
@@ -118,11 +120,20 @@ def rates(
     """
     if interval_s <= 0:
         return np.full(len(current), np.nan)
-    known = matched >= 0
-    before = np.zeros(len(current), np.uint64)
-    before[known] = previous[matched[known]]
-    grown = np.where(current >= before, current - before, current) / interval_s
-    return np.where(known | (first_ns > previous_ns), grown, np.nan)
+    if not len(previous):
+        return np.where(first_ns > previous_ns, current / interval_s, np.nan)
+    # A row without a match takes the last one's here, and is put right below.
+    before = previous[matched]
+    grown = current - before
+    restarted = before > current
+    if restarted.any():
+        grown[restarted] = current[restarted]
+    answer: F64 = grown / interval_s
+    fresh = np.flatnonzero(matched < 0)
+    if len(fresh):
+        began = first_ns[fresh] > previous_ns
+        answer[fresh] = np.where(began, current[fresh] / interval_s, np.nan)
+    return answer
 
 
 def _sort_keys(column: Column, rows: Rows | slice, descending: bool) -> list[U64]:

@@ -141,6 +141,20 @@ static __always_inline __u32 rule_of(struct run *run, struct source *row,
 	return found;
 }
 
+/* Whether this CPU may add another row in the present window, which begins anew when it is over. */
+static __always_inline int may_add_source(struct run *run)
+{
+	struct cpu_stats *cpu = run->cpu;
+
+	if (run->now - cpu->budget_window_ns >= NEW_SOURCES_WINDOW_NS) {
+		if (!run->live)
+			return run->conf->new_sources != 0;
+		cpu->budget_window_ns = run->now;
+		cpu->budget_used = 0;
+	}
+	return cpu->budget_used < run->conf->new_sources;
+}
+
 /* Add a row for a source that has none, within this CPU's budget for new ones. */
 static __always_inline struct source *add_source(struct run *run, struct address *address)
 {
@@ -151,13 +165,7 @@ static __always_inline struct source *add_source(struct run *run, struct address
 	struct source fresh = {};
 	struct source *row;
 
-	if (!run->live)
-		return 0;
-	if (now - cpu->budget_window_ns >= NEW_SOURCES_WINDOW_NS) {
-		cpu->budget_window_ns = now;
-		cpu->budget_used = 0;
-	}
-	if (cpu->budget_used >= run->conf->new_sources)
+	if (!run->live || !may_add_source(run))
 		return 0;
 	cpu->budget_used++;
 	fresh.first_ns = now;
@@ -398,11 +406,15 @@ static __always_inline void protect(struct run *run)
 	struct source *row = ip_tracker.lookup(address);
 	__u64 flags = run->conf->flags;
 	__u32 rule, reason = REASON_NONE;
+	int tracked;
 
 	if (!row)
 		row = add_source(run, address);
 	else if (row->last_ns != run->now && run->live)
 		row->last_ns = run->now;
+	tracked = row || (!run->live && may_add_source(run));
+	if (!tracked && run->live)
+		run->cpu->untracked++;
 	rule = rule_of(run, row, address);
 	if (rule & RULE_BLOCKED) {
 		if (!(flags & FLAG_DRY_RUN))
@@ -412,10 +424,12 @@ static __always_inline void protect(struct run *run)
 		count_hit(run, rule & RULE_SLOT);
 	} else if (!(rule & RULE_PROTECTED)) {
 		reason = limit_source(run, row);
-		if (reason == REASON_NONE && !row && flags & FLAG_DROP_NEW)
+		if (reason == REASON_NONE && !tracked && flags & FLAG_DROP_NEW)
 			reason = REASON_NEW_SOURCE;
-		if (reason != REASON_NONE && run->live)
-			run->cpu->flood_drops++;
+		if (run->live && (reason != REASON_NONE || !tracked))
+			run->cpu->flood_packets++;
+		if (run->live && !tracked)
+			run->cpu->flood_untracked++;
 	}
 	if (reason == REASON_NONE && run->packet->unparsed && flags & FLAG_DROP_UNPARSED)
 		reason = REASON_UNPARSED;
@@ -435,25 +449,30 @@ static __always_inline void watch_flood(struct run *run)
 	__u32 zero = 0;
 	struct state *shared = state.lookup(&zero);
 	struct address none = {};
-	__u64 window, total, since;
+	__u64 window, total, untracked, since;
 
 	cpu->tick_ns = now;
 	if (!shared)
 		return;
-	if (cpu->flood_drops) {
-		__sync_fetch_and_add(&shared->flood_drops, cpu->flood_drops);
-		cpu->flood_drops = 0;
+	if (cpu->flood_packets) {
+		__sync_fetch_and_add(&shared->flood_packets, cpu->flood_packets);
+		__sync_fetch_and_add(&shared->flood_untracked, cpu->flood_untracked);
+		cpu->flood_packets = 0;
+		cpu->flood_untracked = 0;
 	}
-	total = shared->flood_drops;
+	total = shared->flood_packets;
+	untracked = shared->flood_untracked;
 	since = shared->flood_since_ns;
 	window = shared->flood_window_ns;
 	if ((__s64)(now - window) >= (__s64)FLOOD_WINDOW_NS &&
-	    __sync_val_compare_and_swap(&shared->flood_window_ns, window, now) == window)
-		__sync_lock_test_and_set(&shared->flood_drops, 0);
+	    __sync_val_compare_and_swap(&shared->flood_window_ns, window, now) == window) {
+		__sync_lock_test_and_set(&shared->flood_packets, 0);
+		__sync_lock_test_and_set(&shared->flood_untracked, 0);
+	}
 	if (total >= run->conf->flood_pps) {
 		shared->flood_last_ns = now;
 		if (!since && !__sync_val_compare_and_swap(&shared->flood_since_ns, 0, now))
-			tell(run, EVENT_FLOOD, &none, 0, total, 0);
+			tell(run, EVENT_FLOOD, &none, 0, total, untracked);
 	} else if (since && (__s64)(now - shared->flood_last_ns) > (__s64)FLOOD_QUIET_NS &&
 		   __sync_val_compare_and_swap(&shared->flood_since_ns, since, 0) == since) {
 		tell(run, EVENT_FLOOD_END, &none, 0, now - since, 0);

@@ -118,7 +118,9 @@ CPU_STATS = np.dtype(
         ("unparsed", U64, len(UNPARSED)),
         ("handed", U64, len(HANDED)),
         ("tick_ns", U64),
-        ("flood_drops", U64),
+        ("untracked", U64),
+        ("flood_packets", U64),
+        ("flood_untracked", U64),
         ("budget_window_ns", U64),
         ("budget_used", U64),
         ("flows_window_ns", U64),
@@ -183,8 +185,8 @@ STATE = np.dtype(
     [
         (name, U64)
         for name in (
-            "event_seq", "flood_since_ns", "flood_last_ns", "flood_window_ns", "flood_drops",
-            "sources_added", "table_full_ns", "stateless_ns",
+            "event_seq", "flood_since_ns", "flood_last_ns", "flood_window_ns", "flood_packets",
+            "flood_untracked", "sources_added", "table_full_ns", "stateless_ns",
         )
     ]
 )  # fmt: skip

@@ -55,6 +55,18 @@ class _Verbs(click.Group):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            answer = super().invoke(ctx)
+            if sys.stdout:  # closed by the caller, as in `>&-`
+                sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read our output has seen enough. Not left to click, which would leave
+            # with status 1; what is still buffered must not go into the pipe either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
+        return answer
+
 
 @click.group(
     cls=_Verbs,
@@ -76,7 +88,6 @@ def run(arguments: list[str]) -> int:
     """Run one command; returns its exit status."""
     try:
         answer: Any = cli.main(arguments, prog_name="ebpftop", standalone_mode=False)
-        sys.stdout.flush()
         return answer if isinstance(answer, int) else 0
     except EbpftopError as error:
         return _fail(str(error), error.exit_code)
@@ -90,10 +101,9 @@ def run(arguments: list[str]) -> int:
         return _fail(error.format_message(), 1)
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; keep Python from flushing into the pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{where}", EbpftopError.exit_code)
 
 
 def _fail(message: str, status: int) -> int:

@@ -80,8 +80,9 @@ def _read_list(path: Path) -> list[Prefix]:
     if wrong:
         more = [f"and {len(wrong) - MOST_BAD_LINES} more"] if len(wrong) > MOST_BAD_LINES else []
         listed = "\n  ".join([*wrong[:MOST_BAD_LINES], *more])
+        lines = "1 bad line" if len(wrong) == 1 else f"{len(wrong)} bad lines"
         raise UsageError(
-            f"{printable(str(path))} has {len(wrong)} bad lines, nothing was blocked",
+            f"{printable(str(path))} has {lines}, nothing was blocked",
             f"mend\n  {listed}",
         )
     return list(dict.fromkeys(prefixes))

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +19,9 @@ from ebpftop.cli.parameters import CONFIG, INTERFACES, MODE
 from ebpftop.errors import EbpftopError, NotAttachedError, NotPermittedError, UsageError
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance, find
+
+if TYPE_CHECKING:
+    from ebpftop.app import DashboardApp
 
 
 @dataclass
@@ -52,13 +57,14 @@ def run(
     """Open the dashboard; attach for as long as it is open, or join what is attached."""
     _require_terminal()
     if read_only:
-        session = Session(find(ifaces[0], read_only=True))
+        reader = find(ifaces[0], read_only=True)
+        session = Session(reader, notices=_left_out(ifaces, reader))
     elif os.geteuid() != 0:
         raise NotPermittedError(
             "attaching needs root", f"use sudo, or watch: ebpftop {ifaces[0]} --read-only"
         )
     else:
-        session = join_or_attach(ifaces, mode, policy_path)
+        session = join_or_attach(ifaces, mode, policy_path, keep=keep)
     show(session, interval_s=interval_s, keep=keep)
 
 
@@ -69,7 +75,16 @@ def _require_terminal() -> None:
         )
 
 
-def join_or_attach(ifaces: Sequence[str], mode: str, policy_path: Path | None) -> Session:
+def _left_out(ifaces: Sequence[str], joined: Instance) -> list[str]:
+    """Say which of the interfaces that were asked for are not the joined instance's."""
+    names = {attachment.name for attachment in joined.meta.attachments}
+    others = [iface for iface in ifaces if iface not in names]
+    return [f"not attached to {', '.join(others)}: that needs a detach first"] if others else []
+
+
+def join_or_attach(
+    ifaces: Sequence[str], mode: str, policy_path: Path | None, *, keep: bool
+) -> Session:
     """Join what is attached to the first interface, or attach to all of them."""
     from ebpftop.control import policy as policies
 
@@ -78,10 +93,13 @@ def join_or_attach(ifaces: Sequence[str], mode: str, policy_path: Path | None) -
     ours = False
     try:
         writer = find(ifaces[0], read_only=False)
+        notices += _left_out(ifaces, writer)
         if policy_path:
             notices.append("joined what was attached already: --config was not read again")
     except NotAttachedError:
-        writer = policies.attach(ifaces, policy, mode=mode, path=policy_path, pinned=False)
+        writer = policies.attach(
+            ifaces, policy, mode=mode, path=policy_path, pinned=False, lasting=keep
+        )
         ours = True
         if mode == "auto" and any(a.mode == "generic" for a in writer.meta.attachments):
             notices.append("the driver has no native XDP: generic mode, which costs more")
@@ -101,20 +119,26 @@ def show(session: Session, *, interval_s: float, keep: bool) -> None:
         if taken and session.ours:
             raise EbpftopError(f"{taken} took the new instance first", "try again")
         error = _run_app(session, taken or "", interval_s)
-        if writer and session.ours and keep:
-            with bpffs.locked(writer.name):
-                writer.pin_links()
     finally:
         if seat:
             seat.close()
         reader.close()
-        if writer and session.ours and not keep:
+        if writer and session.ours:
             with bpffs.locked(writer.name):
-                writer.remove()
+                _leave(writer, keep=keep)
         elif writer:
             writer.close()
     if error:
         raise error
+
+
+def _leave(writer: Instance, *, keep: bool) -> None:
+    """Keep what this dashboard attached, if it still is, or take it away."""
+    if keep and writer.is_live():
+        writer.pin_links()
+        writer.close()
+    else:
+        writer.remove()
 
 
 def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | None:
@@ -135,13 +159,26 @@ def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | 
     )
     if control:
         control.protect()
-    previous = signal.signal(signal.SIGTERM, lambda *_: app.exit())
     if sweeper:
         sweeper.start()
     try:
-        app.run()
+        _run_until_told(app)
     finally:
         if sweeper:
             sweeper.stop()
-        signal.signal(signal.SIGTERM, previous)
     return app.lost_error
+
+
+def _run_until_told(app: DashboardApp) -> None:
+    """Run the app; what ends a process, a closed terminal too, ends it as `q` does."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    told = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    try:
+        with asyncio.Runner() as runner:
+            for number in told:
+                # The loop may be waiting for the next snapshot: its own handler wakes it.
+                runner.get_loop().add_signal_handler(number, app.exit)
+            runner.run(app.run_async())
+    finally:
+        for number in told:
+            signal.signal(number, before[number])

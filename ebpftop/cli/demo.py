@@ -21,7 +21,7 @@ from ebpftop.control import policy as policies
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.sweeping import Sweeper
 from ebpftop.filtering import Filter
-from ebpftop.format import count, duration
+from ebpftop.format import UNKNOWN, count, duration
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
 from ebpftop.model import Event, Snapshot
@@ -44,26 +44,40 @@ POLICY = Policy(
 def demo(seconds: float | None, as_json: bool) -> None:
     """Build a small network on this machine, flood it, and watch it being protected."""
     require_root("the demo")
-    # What ends this process must end the network too.
-    signal.signal(signal.SIGTERM, _leave)
+    _leave_when_told()
     bpffs.mount(lasting=False)
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     with labs.Lab() as lab, labs.joined(lab.server):
         instance = policies.attach(
             [lab.server.interface], POLICY, mode="auto", path=None, pinned=False
         )
-        if seconds is None and terminal and not as_json:
-            _open_dashboard(lab, instance)
-            return
-        answer = _measure(lab, instance, seconds or DEFAULT_S)
+        try:
+            if seconds is None and terminal and not as_json:
+                _open_dashboard(lab, instance)
+                return
+            answer = _measure(lab, instance, seconds or DEFAULT_S)
+        finally:
+            with bpffs.locked(instance.name):
+                instance.remove()
     if as_json:
         print_json(answer)
     else:
         _print(answer)
 
 
-def _leave(*_: Any) -> None:
-    raise SystemExit(143)
+def _leave_when_told() -> None:
+    """Let what ends this process, a closed terminal too, end the network."""
+    told = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+        told.append(signal.SIGHUP)
+
+    def leave(number: int, _: Any) -> None:
+        for each in told:
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    for each in told:
+        signal.signal(each, leave)
 
 
 def _open_dashboard(lab: labs.Lab, instance: Instance) -> None:
@@ -93,8 +107,6 @@ def _measure(lab: labs.Lab, instance: Instance, seconds: float) -> dict[str, Any
     finally:
         sweeper.stop()
         source.close()
-        with bpffs.locked(instance.name):
-            instance.remove()
     return _report(snapshot, told, done, seconds)
 
 
@@ -143,7 +155,7 @@ def _print(answer: dict[str, Any]) -> None:
         [
             [
                 c["address"], str(c["requests"]), str(c["failed"]),
-                f"{c['p50_ms']:.1f} ms", f"{c['p99_ms']:.1f} ms",
+                _latency(c["p50_ms"]), _latency(c["p99_ms"]),
             ]
             for c in answer["clients"]
         ],
@@ -152,3 +164,7 @@ def _print(answer: dict[str, Any]) -> None:
     for event in answer["events"]:
         at = duration(max(0.0, event["time"] - answer["events"][0]["time"]))
         click.echo(f"{at:>6}  {event['kind']:<12} {event['address'] or ''} {event['detail']}")
+
+
+def _latency(latency_ms: float | None) -> str:
+    return UNKNOWN if latency_ms is None else f"{latency_ms:.1f} ms"

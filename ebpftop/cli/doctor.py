@@ -15,8 +15,9 @@ from pathlib import Path
 import click
 
 from ebpftop.config import AccessPolicy
-from ebpftop.errors import EbpftopError
-from ebpftop.kernel import bpffs, libbpf, loading
+from ebpftop.errors import EbpftopError, NotAttachedError, NotPermittedError
+from ebpftop.kernel import attaching, bpffs, libbpf, loading
+from ebpftop.kernel.ethtool import driver
 from ebpftop.kernel.instance import PIPELINE, find
 from ebpftop.kernel.netlink import Link, driver_runs_xdp, netlink
 
@@ -136,13 +137,9 @@ def _group() -> Finding:
 
 def _interface(link: Link) -> Finding:
     state = "up" if link.up else "down"
-    driver = _driver(link.name)
-    return Finding("ok" if link.up else "note", f"{link.name} is {state}, driver {driver}")
-
-
-def _driver(name: str) -> str:
-    target = Path(f"/sys/class/net/{name}/device/driver")
-    return target.resolve().name if target.exists() else "virtual"
+    return Finding(
+        "ok" if link.up else "note", f"{link.name} is {state}, driver {driver(link.name)}"
+    )
 
 
 def _hook(link: Link) -> Finding:
@@ -158,12 +155,15 @@ def _hook(link: Link) -> Finding:
 
 
 def _taken(link: Link) -> Finding:
+    number = link.xdp_program
     try:
-        instance = find(link.name, read_only=True)
-    except EbpftopError:
+        find(link.name, read_only=True).close()
+    except NotPermittedError as error:
+        return Finding("note", error.problem, error.remedy)
+    except NotAttachedError:
         return Finding(
-            "FAIL", f"{link.name}: another XDP program is there, id {link.xdp_program}",
-            f"bpftool prog show id {link.xdp_program} describes it; ebpftop leaves it alone",
+            "FAIL", f"{link.name}: another XDP program is there, "
+            f"{attaching.program_name(number)}, id {number}",
+            f"bpftool prog show id {number} describes it; ebpftop leaves it alone",
         )  # fmt: skip
-    instance.close()
     return Finding("ok", f"{link.name}: {PIPELINE} of ebpftop is attached")

@@ -47,12 +47,14 @@ class Guard:
     def why(self, prefix: Prefix) -> str | None:
         """Say why `prefix` must not be dropped; None where it may be."""
         for other, code in (self._held | self._found).items():
+            mine = code != OPERATOR or other in self._found
+            who = _WORDS[code] if mine else "where another operator's connection comes from"
             if prefix == other:
-                return f"{prefix} is {_WORDS[code]}"
+                return f"{prefix} is {who}"
             if prefix.contains(other):
-                return f"{prefix} holds {other}, {_WORDS[code]}"
+                return f"{prefix} holds {other}, {who}"
             if other.contains(prefix):
-                return f"{prefix} is in {other}, {_WORDS[code]}"
+                return f"{prefix} is in {other}, {who}"
         return None
 
     def check(self, prefixes: Iterable[Prefix]) -> None:
@@ -71,9 +73,9 @@ class Guard:
     def write(self, table: RuleTable, management: Iterable[Prefix]) -> None:
         """Bring the map up to date: what is found now, and `management`; the rest leaves.
 
-        The caller commits `table`.
+        Another operator stays for as long as he is connected. The caller commits `table`.
         """
-        wanted = dict.fromkeys(management, MANAGEMENT) | self._found
+        wanted = self._other_operators() | dict.fromkeys(management, MANAGEMENT) | self._found
         protected = self._maps["protected"]
         for prefix in self._held.keys() - wanted.keys():
             protected.delete(trie_key(prefix))
@@ -81,6 +83,11 @@ class Guard:
             protected.put(trie_key(prefix), np.array([code], layout.U64))
         flags = int(table.config["flags"][0]) & ~Flag.PROTECTED
         table.config["flags"] = flags | (Flag.PROTECTED if wanted else 0)
+
+    def _other_operators(self) -> dict[Prefix, int]:
+        others = {prefix for prefix, code in self._held.items() if code == OPERATOR}
+        others -= self._found.keys()
+        return dict.fromkeys(others & operator.connected(), OPERATOR) if others else {}
 
     def management(self) -> list[Prefix]:
         """Return the management prefixes that the map holds."""

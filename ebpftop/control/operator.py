@@ -2,7 +2,8 @@
 """From where the operator is connected: whom no rule of ours may cut off.
 
 sudo takes SSH_CONNECTION away, so the ancestors' environments are read, and where an
-ancestor is sshd itself, the far ends of its sockets.
+ancestor is sshd itself, the far ends of its sockets. Below a terminal multiplexer the
+ancestors are those of whoever started it: its clients' ancestors count too.
 """
 
 from __future__ import annotations
@@ -14,31 +15,44 @@ from pathlib import Path
 
 from ebpftop.model import Prefix
 
+PROC = Path("/proc")
+MULTIPLEXERS = {"tmux: server": "tmux: client", "screen": "screen"}
+"""What the process that holds the terminals is called, and those that show them."""
+
 _ESTABLISHED = "01"
 _MOST_ANCESTORS = 64
+_LOOPBACK = (Prefix.parse("127.0.0.0/8"), Prefix.parse("::1"))
 
 
 def peers() -> set[Prefix]:
     """Return the addresses the operator's own connection comes from; empty on a console."""
+    processes = list(_ancestors(os.getpid()))
+    names = {_name(process) for process in processes}
+    shown_by = {MULTIPLEXERS[name] for name in names & MULTIPLEXERS.keys()}
+    if shown_by:
+        clients = [p for p in PROC.glob("[0-9]*") if _name(p) in shown_by]
+        processes += [a for client in clients for a in _ancestors(int(client.name))]
     found = set()
-    for process in _ancestors(os.getpid()):
+    for process in processes:
         found |= _peers_by_environment(process)
         if _name(process).startswith("sshd"):
             found |= _peers_by_sockets(process)
     return {peer for peer in found if not _is_loopback(peer)}
 
 
+def connected() -> set[Prefix]:
+    """Return the far ends of every TCP connection of this network namespace."""
+    return {peer for peer, _ in _connections(PROC / "thread-self")}
+
+
 def _is_loopback(peer: Prefix) -> bool:
     return any(net.contains(peer) for net in _LOOPBACK)
-
-
-_LOOPBACK = (Prefix.parse("127.0.0.0/8"), Prefix.parse("::1"))
 
 
 def _ancestors(pid: int) -> Iterator[Path]:
     """Yield the /proc folders of a process and of its ancestors, as far as they can be read."""
     for _ in range(_MOST_ANCESTORS):
-        process = Path(f"/proc/{pid}")
+        process = PROC / str(pid)
         yield process
         try:
             # The name in brackets may hold anything: read behind the last one.
@@ -52,7 +66,7 @@ def _ancestors(pid: int) -> Iterator[Path]:
 def _name(process: Path) -> str:
     try:
         return (process / "comm").read_text().strip()
-    except OSError:
+    except (OSError, ValueError):
         return ""
 
 
@@ -71,9 +85,10 @@ def _peers_by_environment(process: Path) -> set[Prefix]:
 
 def _parsed(text: str) -> set[Prefix]:
     try:
-        return {Prefix.parse(text)}
+        peer = Prefix.parse(text)
     except ValueError:
         return set()
+    return {peer} if peer.is_host else set()
 
 
 def _peers_by_sockets(process: Path) -> set[Prefix]:
@@ -81,7 +96,11 @@ def _peers_by_sockets(process: Path) -> set[Prefix]:
         targets = {os.readlink(fd) for fd in (process / "fd").iterdir()}
     except OSError:
         return set()
-    found = set()
+    return {peer for peer, inode in _connections(process) if f"socket:[{inode}]" in targets}
+
+
+def _connections(process: Path) -> Iterator[tuple[Prefix, str]]:
+    """Yield the far end and the inode of each TCP connection in a process's namespace."""
     for table in ("tcp", "tcp6"):
         try:
             lines = (process / "net" / table).read_text().splitlines()[1:]
@@ -89,9 +108,9 @@ def _peers_by_sockets(process: Path) -> set[Prefix]:
             continue
         for line in lines:
             fields = line.split()
-            if fields[3] == _ESTABLISHED and f"socket:[{fields[9]}]" in targets:
-                found |= _parsed(_address(fields[2].partition(":")[0]))
-    return found
+            if fields[3] == _ESTABLISHED:
+                for peer in _parsed(_address(fields[2].partition(":")[0])):
+                    yield peer, fields[9]
 
 
 def _address(text: str) -> str:

@@ -19,7 +19,13 @@ TABLE_TURNOVER_S = 8.0
 
 
 def attach(
-    interfaces: Sequence[str], policy: Policy, *, mode: str, path: Path | None, pinned: bool
+    interfaces: Sequence[str],
+    policy: Policy,
+    *,
+    mode: str,
+    path: Path | None,
+    pinned: bool,
+    lasting: bool = False,
 ) -> Instance:
     """Attach to `interfaces`; see `attaching.attach`.
 
@@ -29,8 +35,9 @@ def attach(
         mode: `auto`, `native` or `generic`.
         path: Where the policy was read, None for no file.
         pinned: Outlive this process.
+        lasting: It may be pinned later, so that what it is pinned on must outlive us too.
     """
-    bpffs.mount(lasting=pinned)
+    bpffs.mount(lasting=pinned or lasting)
     sweep_stale()
     named = policy.access.group != AccessPolicy().group
     return attaching.attach(

@@ -19,7 +19,7 @@ import numpy as np
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import ControlOp, EventKind, Flag, Rule
 from ebpftop.control.guard import Guard
-from ebpftop.control.rules import RuleTable, entry
+from ebpftop.control.rules import RuleTable, entries
 from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.format import printable
 from ebpftop.kernel import bpffs, libbpf
@@ -90,12 +90,12 @@ class ProtectionControl:
         if not override:
             Guard(self._maps).check(wanted)
         now_ns = time.monotonic_ns()
-        entries = [entry(r.prefix, Rule.BLOCKED, _until(r, now_ns), _reason(r)) for r in requests]
+        until_ns = [_until(request, now_ns) for request in wanted.values()]
+        reasons = [_reason(request) for request in wanted.values()]
         with self._writing() as table:
             _refuse_allowed(table, wanted)
-            if entries:
-                table.write(np.concatenate(entries))
-                table.commit()
+            table.write(entries(list(wanted), Rule.BLOCKED, until_ns, reasons))
+            table.commit()
             for request in list(wanted.values())[:MOST_EVENTS_AT_ONCE]:
                 self._tell(
                     EventKind.BLOCK, request.prefix, _reason(request),
@@ -125,7 +125,7 @@ class ProtectionControl:
         return prefix.is_host if prefix.is_ipv4 else prefix.length == 64
 
     def _not_blocked(self, table: RuleTable, prefix: Prefix) -> NotFoundError:
-        covering = table.covering(prefix, Rule.BLOCKED)
+        covering = _holder(table, prefix, Rule.BLOCKED)
         net = prefix.truncated(64)
         if (
             covering is None
@@ -142,11 +142,10 @@ class ProtectionControl:
 
     def allow_all(self, prefixes: Iterable[Prefix]) -> None:
         """Put many on the allow list, all or none; those that are on it stay."""
-        entries = [entry(prefix, Rule.ALLOWED, 0, "") for prefix in dict.fromkeys(prefixes)]
+        wanted = list(dict.fromkeys(prefixes))
         with self._writing() as table:
-            if entries:
-                table.write(np.concatenate(entries))
-                table.commit()
+            table.write(entries(wanted, Rule.ALLOWED, [0] * len(wanted), [""] * len(wanted)))
+            table.commit()
 
     def disallow(self, prefix: Prefix) -> None:
         """Take `prefix` out of the allow list.
@@ -157,7 +156,7 @@ class ProtectionControl:
         with self._writing() as table:
             slot = table.slot_of(prefix, Rule.ALLOWED)
             if slot is None:
-                covering = table.covering(prefix, Rule.ALLOWED)
+                covering = _holder(table, prefix, Rule.ALLOWED)
                 hint = f"{covering} is" if covering else "`ebpftop allowed` lists them"
                 raise NotFoundError(f"{prefix} is not on the allow list by itself", hint)
             table.remove([slot])
@@ -253,16 +252,16 @@ def _reason(request: BlockRequest) -> str:
     return printable(request.reason, layout.RULE_TEXT_BYTES)
 
 
+def _holder(table: RuleTable, prefix: Prefix, kind: Rule) -> Prefix | None:
+    return next((holder for _, holder in table.covered([prefix], kind)), None)
+
+
 def _refuse_allowed(table: RuleTable, wanted: Iterable[Prefix]) -> None:
-    if not (table.rules["kind"] == Rule.ALLOWED).any():
-        return
-    for prefix in wanted:
-        covering = table.covering(prefix, Rule.ALLOWED)
-        if covering:
-            raise UsageError(
-                f"a block of {prefix} would do nothing: {covering} is on the allow list",
-                f"disallow {covering} first",
-            )
+    for prefix, holder in table.covered(wanted, Rule.ALLOWED):
+        raise UsageError(
+            f"a block of {prefix} would do nothing: {holder} is on the allow list",
+            f"disallow {holder} first",
+        )
 
 
 def _check_limits(limits: Limits) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,16 +35,20 @@ _TITLES = {
 }
 
 
-def entry(prefix: Prefix, kind: Rule, until_ns: int, text: str) -> NDArray[Any]:
-    """Return a one-element `RULE` array that begins now."""
-    record = np.zeros(1, layout.RULE)
-    record["until_ns"], record["set_ns"] = until_ns, time.monotonic_ns()
-    record["address"]["high"], record["address"]["low"] = prefix.high, prefix.low
-    record["length"], record["kind"] = prefix.length, kind
-    raw = text.encode()[: layout.RULE_TEXT_BYTES]
+def entries(
+    prefixes: Sequence[Prefix], kind: Rule, until_ns: Sequence[int], texts: Sequence[str]
+) -> NDArray[Any]:
+    """Return a `RULE` record for each prefix; all begin now."""
+    records = np.zeros(len(prefixes), layout.RULE)
+    records["until_ns"], records["set_ns"], records["kind"] = until_ns, time.monotonic_ns(), kind
+    records["address"]["high"] = [prefix.high for prefix in prefixes]
+    records["address"]["low"] = [prefix.low for prefix in prefixes]
+    records["length"] = [prefix.length for prefix in prefixes]
     # A cut through a character leaves bytes that are no text.
-    record["text"] = raw.decode(errors="ignore").encode()
-    return record
+    records["text"] = [
+        text.encode()[: layout.RULE_TEXT_BYTES].decode(errors="ignore").encode() for text in texts
+    ]
+    return records
 
 
 def trie_key(prefix: Prefix) -> NDArray[Any]:
@@ -84,13 +88,16 @@ class RuleTable:
         address = rule["address"]
         return Prefix(int(address["high"]), int(address["low"]), int(rule["length"]))
 
-    def covering(self, prefix: Prefix, kind: Rule) -> Prefix | None:
-        """Return the longest listed prefix that holds all of `prefix`."""
-        listed = np.flatnonzero(
-            (self.rules["kind"] == kind) & (self.rules["length"] <= prefix.length)
-        )
-        found = [p for p in map(self.prefix, listed.tolist()) if p.contains(prefix)]
-        return max(found, key=lambda p: p.length, default=None)
+    def covered(self, prefixes: Iterable[Prefix], kind: Rule) -> Iterator[tuple[Prefix, Prefix]]:
+        """Yield each prefix that a listed one holds, and the longest that does."""
+        slots = np.flatnonzero(self.rules["kind"] == kind)
+        listed = {self.prefix(slot) for slot in slots.tolist()}
+        lengths = sorted({prefix.length for prefix in listed}, reverse=True)
+        for prefix in prefixes:
+            for length in lengths:
+                if length <= prefix.length and prefix.truncated(length) in listed:
+                    yield prefix, prefix.truncated(length)
+                    break
 
     def ended(self, now_ns: int) -> list[int]:
         """Return the slots of blocks whose time is over."""
@@ -99,33 +106,33 @@ class RuleTable:
         slots: list[int] = np.flatnonzero(over).tolist()
         return slots
 
-    def write(self, entries: NDArray[Any]) -> None:
+    def write(self, wanted: NDArray[Any]) -> None:
         """Add entries or, where one is listed already, change it; its hits stay.
 
         Args:
-            entries: `RULE` records, no prefix twice.
+            wanted: `RULE` records, no prefix twice.
 
         Raises:
             KernelRefusedError: A table is full; nothing has changed.
             OSError: The kernel refused; nothing has changed.
         """
         known = {key: slot for slot, key in enumerate(_keys(self.rules)) if key[0]}
-        slots = np.array([known.get(key, -1) for key in _keys(entries)], np.int64)
+        slots = np.array([known.get(key, -1) for key in _keys(wanted)], np.int64)
         fresh = slots < 0
-        self._check_room(entries[fresh])
+        self._check_room(wanted[fresh])
         slots[fresh] = self._free_slots(int(fresh.sum()))
-        before = np.zeros(len(entries), layout.RULE)
+        before = np.zeros(len(wanted), layout.RULE)
         before[~fresh] = self.rules[slots[~fresh]]
         keys = slots.astype(np.uint32)
         hits = self._maps["rule_hits"]
         hits.put_all(keys[fresh], np.zeros(int(fresh.sum()), hits.value))
-        self._maps["rules"].put_all(keys, entries)
+        self._maps["rules"].put_all(keys, wanted)
         try:
-            self._list(entries[fresh], slots[fresh])
+            self._list(wanted[fresh], slots[fresh])
         except OSError:
             self._maps["rules"].put_all(keys, before)
             raise
-        self.rules[slots] = entries
+        self.rules[slots] = wanted
 
     def _check_room(self, entries: NDArray[Any]) -> None:
         for name, wanted in _by_list(entries).items():
@@ -141,7 +148,9 @@ class RuleTable:
         free = np.flatnonzero(self.rules["kind"] == 0)[:count]
         used = len(self.rules)
         more = np.arange(used, used + count - len(free))
-        self.rules = np.concatenate([self.rules, np.zeros(len(more), layout.RULE)])
+        room = np.zeros(len(more), layout.RULE)
+        # Without the dtype numpy would turn the addresses into this machine's byte order.
+        self.rules = np.concatenate([self.rules, room], dtype=layout.RULE)
         return np.concatenate([free, more]).astype(np.int64)
 
     def _list(self, entries: NDArray[Any], slots: NDArray[np.int64]) -> None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import errno
 import grp
+import itertools
 import os
-import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ebpftop import __version__
 from ebpftop.bpf import layout
 from ebpftop.errors import KernelRefusedError, NotFoundError
+from ebpftop.format import printable
 from ebpftop.kernel import bpffs, libbpf, loading
 from ebpftop.kernel.instance import (
     PIPELINE,
@@ -25,11 +26,13 @@ from ebpftop.kernel.instance import (
     Instance,
     LoadedProgram,
     Meta,
+    describe_failure,
     network_namespace,
 )
 from ebpftop.kernel.netlink import Link, netlink
 
 MODES = ("auto", "native", "generic")
+REMOUNT = f"mount -o remount,rw {bpffs.BPFFS}"
 
 
 def reader_group(name: str, *, required: bool) -> int:
@@ -42,18 +45,23 @@ def reader_group(name: str, *, required: bool) -> int:
         return 0
 
 
+def program_name(program_id: int) -> str:
+    """Return a program's name in the kernel, in words where it has none or root alone knows it."""
+    try:
+        fd = libbpf.program_fd(program_id)
+    except OSError:
+        return "unknown"
+    try:
+        return printable(libbpf.program_info(fd).name) or "without a name"
+    finally:
+        os.close(fd)
+
+
 def _check_free(link: Link) -> None:
     """Refuse an interface that has a program on it already, ours or not."""
     if not link.xdp_program:
         return
-    try:
-        fd = libbpf.program_fd(link.xdp_program)
-        try:
-            program = libbpf.program_info(fd).name or "without a name"
-        finally:
-            os.close(fd)
-    except OSError:
-        program = "unknown"
+    program = program_name(link.xdp_program)
     if program == PIPELINE:
         raise KernelRefusedError(
             f"ebpftop is attached to {link.name} already", f"ebpftop detach {link.name} first"
@@ -88,19 +96,25 @@ def attach(
     Raises:
         EbpftopError: An interface is missing or taken, or the kernel refused; nothing is left.
     """
-    links = _free_links(interfaces)
-    folder = bpffs.BPFFS / _folder_name(links)
-    with bpffs.locked(folder.name):
-        instance = _created(folder, links, defines, gid, policy)
-        try:
-            configure(instance)
-            _attach_links(instance, mode)
-            if pinned:
-                instance.pin_links()
-        except BaseException:
-            instance.remove()
-            raise
-    return instance
+    for folder in _folders(_free_links(interfaces)[0]):
+        with bpffs.locked(folder.name):
+            # Who waited for the lock may find that another was faster.
+            if not folder.exists():
+                links = _free_links(interfaces)
+                instance = _created(folder, links, defines, gid, policy)
+                _put_in_force(instance, mode, pinned, configure)
+                return instance
+    raise AssertionError("there is always another name")
+
+
+def _folders(first: Link) -> Iterator[Path]:
+    """Yield folders that an instance may have; a bpffs allows no dot in a name.
+
+    The first may be taken: by an instance that has left the interface, and not others.
+    """
+    for serial in itertools.count(1):
+        suffix = f"-{serial}" if serial > 1 else ""
+        yield bpffs.BPFFS / f"{network_namespace()}-{first.index}{suffix}"
 
 
 def _created(
@@ -112,26 +126,35 @@ def _created(
         _open_to_group(folder, gid)
         return _with_meta(folder, links, policy)
     except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise KernelRefusedError(
-            f"cannot write to {folder}: {error.strerror}", f"is {bpffs.BPFFS} mounted read-only?"
-        ) from error
+        bpffs.remove(folder.name)
+        raise KernelRefusedError(f"cannot write to {folder}: {error.strerror}", REMOUNT) from error
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        bpffs.remove(folder.name)
+        raise
+
+
+def _put_in_force(
+    instance: Instance, mode: str, pinned: bool, configure: Callable[[Instance], None]
+) -> None:
+    try:
+        configure(instance)
+        _attach_links(instance, mode)
+        if pinned:
+            instance.pin_links()
+    except OSError as error:
+        instance.remove()
+        raise describe_failure(error) from error
+    except BaseException:
+        instance.remove()
         raise
 
 
 def _free_links(interfaces: Sequence[str]) -> list[Link]:
     with netlink() as socket:
-        links = [socket.link(name) for name in interfaces]
+        links = [socket.link(name) for name in dict.fromkeys(interfaces)]
     for link in links:
         _check_free(link)
     return links
-
-
-def _folder_name(links: Sequence[Link]) -> str:
-    """Return the name of an instance's folder; a bpffs allows no dot in a name."""
-    return f"{network_namespace()}-{links[0].index}"
 
 
 def _open_to_group(folder: Path, gid: int) -> None:
@@ -177,6 +200,10 @@ def _attach_one(program: int, wanted: Attachment, mode: str) -> tuple[int, str]:
             return libbpf.attach_xdp(program, wanted.index, native=native), attempt
         except OSError as error:
             refusals.append(f"{attempt}: {_why_refused(error)}")
+    with netlink() as socket:
+        link = socket.link_at(wanted.index)
+    if link:
+        _check_free(link)
     raise KernelRefusedError(
         f"cannot attach to {wanted.name} ({'; '.join(refusals)})", _remedy(mode)
     )
@@ -200,16 +227,27 @@ def _remedy(mode: str) -> str:
 def detach(instance: Instance, interface: str) -> None:
     """Take one interface out; with the last one, everything of ours goes.
 
+    Args:
+        instance: Open at least as far as its `meta`; the writer's lock is held.
+        interface: The name it has now.
+
     Raises:
         NotFoundError: It is not one of the instance's.
+        KernelRefusedError: The bpffs is read-only; nothing has changed.
     """
-    leaving = [a for a in instance.meta.attachments if a.name == interface]
-    if not leaving:
+    if not os.access(instance.folder, os.W_OK):
+        raise KernelRefusedError(f"cannot write to {instance.folder}", REMOUNT)
+    with netlink() as socket:
+        index = socket.link(interface).index
+    pipeline = instance.meta.pipeline.id
+    if all(attachment.index != index for attachment in instance.meta.attachments):
         raise NotFoundError(f"{interface} is not attached", f"attached: {instance.describe()}")
-    libbpf.detach_xdp(instance.meta.pipeline.id, leaving[0].index)
-    (instance.folder / f"link_{leaving[0].index}").unlink(missing_ok=True)
-    staying = [a for a in instance.meta.attachments if a.name != interface]
+    # Somebody else may hold the link: removing the pin alone would not break it.
+    libbpf.detach_xdp(pipeline, index)
+    standing = {at for program, at in libbpf.linked_programs() if program == pipeline}
+    staying = [a for a in instance.meta.attachments if a.index in standing]
     if staying:
         instance.write_meta(replace(instance.meta, attachments=staying))
+        (instance.folder / f"link_{index}").unlink(missing_ok=True)
     else:
         instance.remove()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,21 +23,32 @@ BPFFS = RUN / "bpf"
 LOCK_PATIENCE_S = 10.0
 
 
-def is_mounted() -> bool:
-    """Whether the bpffs is there, as this process sees it."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if fields[4] == str(BPFFS) and fields[fields.index("-") + 1] == "bpf":
-            return True
-    return False
+def _mounts(process: str) -> list[list[str]]:
+    """Return the fields of proc_pid_mountinfo(5) of every mount that a process sees."""
+    lines = Path("/proc", process, "mountinfo").read_text().splitlines()
+    return [line.split() for line in lines]
 
 
-def in_own_mount_namespace() -> bool:
-    """Whether a mount made here would be seen by, and outlive, nobody but our children."""
+def _device(mounts: list[list[str]]) -> str | None:
+    """Return the device number of the bpffs among `mounts`, None where it is not mounted."""
+    # A later mount on the same folder hides an earlier one.
+    for fields in reversed(mounts):
+        if fields[4] == str(BPFFS):
+            return fields[2] if fields[fields.index("-") + 1] == "bpf" else None
+    return None
+
+
+def _lasts(ours: list[list[str]]) -> bool:
+    """Whether the bpffs among our mounts, or one mounted now, is there for others too."""
     try:
-        return os.readlink("/proc/self/ns/mnt") != os.readlink("/proc/1/ns/mnt")
+        theirs = _mounts("1")
     except OSError:
-        return False
+        return True
+    device = _device(ours)
+    if device is not None:
+        return device == _device(theirs)
+    # A mount has a number of its own in every mount namespace.
+    return not {fields[0] for fields in ours}.isdisjoint(fields[0] for fields in theirs)
 
 
 LASTING_MOUNT = (
@@ -54,14 +67,16 @@ def mount(*, lasting: bool) -> None:
         NotPermittedError: We may not mount.
         KernelRefusedError: The mount failed, or would not last.
     """
-    if is_mounted():
-        return
-    if os.geteuid() != 0:
+    mounts = _mounts("self")
+    mounted = _device(mounts) is not None
+    if not mounted and os.geteuid() != 0:
         raise NotPermittedError(
             f"no bpffs on {BPFFS}", "run `sudo ebpftop doctor`, which mounts it"
         )
-    if lasting and in_own_mount_namespace():
-        raise KernelRefusedError(f"no bpffs on {BPFFS}", LASTING_MOUNT)
+    if lasting and not _lasts(mounts):
+        raise KernelRefusedError(f"no lasting bpffs on {BPFFS}", LASTING_MOUNT)
+    if mounted:
+        return
     try:
         RUN.mkdir(mode=0o755, exist_ok=True)
         BPFFS.mkdir(mode=0o755, exist_ok=True)
@@ -76,13 +91,15 @@ def mount(*, lasting: bool) -> None:
     if done.returncode:
         raise KernelRefusedError(
             f"cannot mount a bpffs on {BPFFS}: {done.stderr.strip()}",
-            f"mount -t bpf bpf {BPFFS} must work for root",
+            f"mount -t bpf -o mode=0755 bpf {BPFFS} must work for root",
         )
 
 
 @contextmanager
 def locked(name: str, *, wait: bool = True) -> Iterator[bool]:
     """Hold the writer's lock of an instance; yields whether it was got.
+
+    The lock's file goes with the instance's folder.
 
     Args:
         name: The instance's folder name.
@@ -92,11 +109,36 @@ def locked(name: str, *, wait: bool = True) -> Iterator[bool]:
         KernelRefusedError: Somebody else kept writing.
     """
     RUN.mkdir(mode=0o755, exist_ok=True)
-    handle = os.open(RUN / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = RUN / f"{name}.lock"
+    handle, got = _lock(path, LOCK_PATIENCE_S if wait else 0.0)
     try:
-        yield _flock(handle, LOCK_PATIENCE_S if wait else 0.0)
+        yield got
     finally:
+        if got and not (BPFFS / name).exists():
+            path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _lock(path: Path, patience_s: float) -> tuple[int, bool]:
+    """Open and lock a file; returns its descriptor, and whether the lock was got."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            got = _flock(handle, patience_s)
+            # Who held it before may have removed it: a lock on that file holds nobody off.
+            if not got or _is_at(handle, path):
+                return handle, got
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _flock(handle: int, patience_s: float) -> bool:
@@ -114,6 +156,40 @@ def _flock(handle: int, patience_s: float) -> bool:
             time.sleep(0.02)
         else:
             return True
+
+
+def folders() -> list[Path]:
+    """Return the folders of all instances, in every network namespace.
+
+    Raises:
+        NotPermittedError: The bpffs is closed to this user.
+    """
+    try:
+        return sorted(path for path in BPFFS.iterdir() if _is_folder_of_root(path))
+    except FileNotFoundError:
+        return []
+    except PermissionError as error:
+        raise NotPermittedError(f"{BPFFS} is closed to you", "run it with sudo") from error
+
+
+def _is_folder_of_root(path: Path) -> bool:
+    # A bpffs that was mounted by hand may be open to everybody: only root makes instances.
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == 0
+
+
+def names() -> list[str]:
+    """Return the names of all instances, and of those that left no more than a lock."""
+    return sorted({path.name for path in folders()} | {path.stem for path in RUN.glob("*.lock")})
+
+
+def remove(name: str) -> None:
+    """Take away an instance's folder with all its pins; call it under the writer's lock."""
+    shutil.rmtree(BPFFS / name, ignore_errors=True)
+    (RUN / f"{name}.control").unlink(missing_ok=True)
 
 
 class ControlSeat:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import errno
 import grp
-import json
 import os
-import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from ebpftop import __version__
@@ -30,10 +30,9 @@ from ebpftop.errors import (
 )
 from ebpftop.kernel import bpffs, libbpf
 from ebpftop.kernel.maps import Map
-from ebpftop.kernel.netlink import netlink
+from ebpftop.kernel.netlink import Link, netlink
 
 PIPELINE = "xdp_pipeline"
-MODES = ("auto", "native", "generic")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +98,13 @@ class Instance:
         folder: Where it is pinned.
         read_only: Open every map so that the kernel refuses writes, and no program at all.
         meta: Store this first, as who makes the instance does; what is stored is read without it.
+        whole: Open everything; without it `meta` alone, which needs no more than the same layout
+            of that one map.
     """
 
-    def __init__(self, folder: Path, *, read_only: bool, meta: Meta | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, read_only: bool, meta: Meta | None = None, whole: bool = True
+    ) -> None:
         self.folder = folder
         self.read_only = read_only
         self.maps: dict[str, Map] = {}
@@ -114,7 +117,8 @@ class Instance:
                 self.meta = self._read_meta()
             else:
                 self.write_meta(meta)
-            self._open_rest()
+            if whole:
+                self._open_rest()
         except BaseException:
             self.close()
             raise
@@ -147,15 +151,17 @@ class Instance:
         text = bytes(record["json"][0])[: int(record["length"][0])] if record is not None else b""
         if record is None or not text or zlib.crc32(text) != int(record["crc32"][0]):
             raise KernelRefusedError(f"{self.folder} is being attached", "try again in a second")
-        raw = json.loads(text)
-        raw["attachments"] = [Attachment(**a) for a in raw["attachments"]]
-        raw["programs"] = [LoadedProgram(**p) for p in raw["programs"]]
-        return Meta(**raw)
+        try:
+            return msgspec.json.decode(text, type=Meta)
+        except msgspec.ValidationError as error:
+            raise KernelRefusedError(
+                f"{self.folder} was attached by another version of ebpftop", "use that version"
+            ) from error
 
     def write_meta(self, meta: Meta) -> None:
         """Store what readers need to know."""
         self.meta = meta
-        text = json.dumps(asdict(meta)).encode()
+        text = msgspec.json.encode(meta)
         if len(text) > layout.META_BYTES:
             raise KernelRefusedError("too many interfaces for one instance", "attach fewer")
         record = np.zeros(1, layout.META)
@@ -189,33 +195,30 @@ class Instance:
         self.links, self.programs, self.maps = {}, {}, {}
 
     def remove(self) -> None:
-        """Close it and take away everything of ours."""
+        """Close it and take away everything of ours; call it under the writer's lock."""
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for suffix in (".lock", ".control"):
-            (bpffs.RUN / f"{self.name}{suffix}").unlink(missing_ok=True)
-
-
-def _folders() -> list[Path]:
-    try:
-        return sorted(path for path in bpffs.BPFFS.iterdir() if path.is_dir())
-    except FileNotFoundError:
-        return []
-    except PermissionError as error:
-        raise NotPermittedError(f"{bpffs.BPFFS} is closed to you", "run it with sudo") from error
+        bpffs.remove(self.name)
 
 
 def sweep_stale() -> None:
     """Remove instances whose links are gone, as after a dashboard was killed. Root only."""
     if os.geteuid() != 0:
         return
-    live = {program for program, _ in libbpf.linked_programs()}
-    for folder in _folders():
-        with bpffs.locked(folder.name, wait=False) as ours:
-            if ours and _pipeline_id(folder) not in live:
-                shutil.rmtree(folder, ignore_errors=True)
-                for suffix in (".lock", ".control"):
-                    (bpffs.RUN / f"{folder.name}{suffix}").unlink(missing_ok=True)
+    for name in bpffs.names():
+        with bpffs.locked(name, wait=False) as ours:
+            if ours and _is_stale(bpffs.BPFFS / name):
+                bpffs.remove(name)
+
+
+def _is_stale(folder: Path) -> bool:
+    """Whether no link of an instance stands; ask under its lock, or it is being attached."""
+    if not folder.exists():
+        return False
+    pipeline = _pipeline_id(folder)
+    try:
+        return all(program != pipeline for program, _ in libbpf.linked_programs())
+    except PermissionError:
+        return False
 
 
 def _pipeline_id(folder: Path) -> int:
@@ -229,39 +232,54 @@ def _pipeline_id(folder: Path) -> int:
         os.close(fd)
 
 
-def find(interface: str, *, read_only: bool) -> Instance:
+def find(interface: str, *, read_only: bool, whole: bool = True) -> Instance:
     """Open the instance that is attached to `interface` in this network namespace.
 
     Raises:
         NotFoundError: There is no such interface.
         NotAttachedError: Nothing of ours is attached there.
         NotPermittedError: It is there, and closed to this user.
-        KernelRefusedError: It was attached by a version with another layout.
+        KernelRefusedError: It was attached by a version with another layout and `whole` is asked
+            for, or the kernel refused.
     """
     sweep_stale()
     with netlink() as socket:
         link = socket.link(interface)
-    prefix, closed = f"{network_namespace()}-", None
-    for folder in _folders():
-        if not folder.name.startswith(prefix):
-            continue
-        try:
-            instance = Instance(folder, read_only=read_only)
-        except (PermissionError, NotPermittedError):
-            closed = folder
-            continue
-        except FileNotFoundError:
-            continue
-        if any(a.index == link.index for a in instance.meta.attachments):
-            return instance
-        instance.close()
-    if closed is not None:
-        group = grp.getgrgid(closed.stat().st_gid).gr_name
-        who = f"be a member of group {group}, or use sudo" if group != "root" else "use sudo"
-        raise NotPermittedError(f"what is attached to {interface} is closed to you", who)
-    raise NotAttachedError(
+    obstacle: EbpftopError = NotAttachedError(
         f"ebpftop is not attached to {interface}", f"sudo ebpftop attach {interface}"
     )
+    for folder in bpffs.folders() if link.xdp_program else []:
+        if not folder.name.startswith(f"{network_namespace()}-"):
+            continue
+        try:
+            instance = Instance(folder, read_only=True, whole=False)
+            with closing(instance):
+                if _is_on(instance, link):
+                    return Instance(folder, read_only=read_only, whole=whole)
+        except FileNotFoundError:
+            continue  # it was detached just now
+        except PermissionError:
+            obstacle = _closed(interface, folder)
+        except KernelRefusedError as error:
+            obstacle = error
+        except OSError as error:
+            raise describe_failure(error) from error
+    raise obstacle
+
+
+def _is_on(instance: Instance, link: Link) -> bool:
+    on_it = any(attachment.index == link.index for attachment in instance.meta.attachments)
+    return on_it and link.xdp_program == instance.meta.pipeline.id
+
+
+def _closed(interface: str, folder: Path) -> NotPermittedError:
+    gid = folder.stat().st_gid
+    try:
+        group = grp.getgrgid(gid).gr_name
+    except KeyError:
+        group = str(gid)
+    who = f"be a member of group {group}, or use sudo" if gid else "use sudo"
+    return NotPermittedError(f"what is attached to {interface} is closed to you", who)
 
 
 def describe_failure(error: OSError) -> EbpftopError:

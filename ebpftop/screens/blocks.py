@@ -204,7 +204,6 @@ class BlocksPane(ListPane):
             self.active_table.select(0)
         if self.picture is not None:
             self._show_detail()
-        self.post_message(self.Changed())
 
     def _new_block(self) -> None:
         if self.controls is not None and self.picture is not None:

@@ -33,15 +33,17 @@ def identity(
         return [*left, *badges], []
     modes = dict.fromkeys(interface.mode for interface in snapshot.interfaces)
     left.append(Cell("/".join(modes)))
-    left.append(Cell(fmt.duration_text(interval_s), "muted"))
     down = [interface.name for interface in snapshot.interfaces if not interface.up]
     if down:
         several = len(snapshot.interfaces) > 1
         left.append(Cell(f"DOWN {' '.join(down)}" if several else "DOWN", "alarm"))
-    left.extend(badges)
     if snapshot.limits.dry_run:
         left.append(Cell("DRY RUN", "badge"))
-    return left, [Cell(f"up {fmt.duration(snapshot.uptime_s)}", "muted"), wall_time(snapshot)]
+    # On a narrow terminal the end goes first, so what can be spared stands there.
+    left.extend(badges)
+    left.append(Cell(f"every {fmt.duration_text(interval_s)}", "muted"))
+    left.append(Cell(f"up {fmt.duration(snapshot.uptime_s)}", "muted"))
+    return left, [wall_time(snapshot)]
 
 
 def wall_time(snapshot: Snapshot) -> Cell:

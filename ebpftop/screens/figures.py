@@ -70,10 +70,10 @@ def standing(snapshot: Snapshot, target: Prefix) -> Sequence[Cell]:
     if (block := covering(snapshot.blocks, target)) is not None:
         row = snapshot.blocks.row_of(block)
         assert row is not None
-        who = "automatic" if snapshot.blocks.automatic[row] else "manual"
-        by = who if block == target else f"by {block}, {who}"
+        who = "auto" if snapshot.blocks.automatic[row] else "manual"
+        by = "" if block == target else f" by {block}"
         left = time_left(snapshot, int(snapshot.blocks.expires_ns[row]))
-        cells.append(Cell(f"✖ blocked ({by}) {left}", "bad"))
+        cells.append(Cell(f"✖ blocked {left}{by} ({who})", "bad"))
     if (allowed := covering(snapshot.allowed, target)) is not None:
         by = "" if allowed == target else f" by {allowed}"
         cells.append(Cell(f"✔ allowed{by}", "info"))

@@ -85,7 +85,7 @@ class HelpScreen(ModalScreen[None]):
 
 
 def _columns(title: str) -> tuple[Column, Column]:
-    return Column("", title, 8, "left", grows=True), Column("", "", 10, "left", stretch=200)
+    return Column("", title, 12, "left", grows=True), Column("", "", 10, "left", stretch=200)
 
 
 def _key_row(keys: str, text: str) -> Sequence[Cell]:

@@ -91,13 +91,13 @@ class ListPane(Pane):
     def can(self, action_id: str) -> bool:
         """Whether one of its actions makes sense now."""
         if action_id == "clear-filter":
-            return self.filter is not None
+            return self.filter is not None or self.filter_line.is_open
         return super().can(action_id)
 
     def typing_keys(self) -> Sequence[Cell]:
         """Return the keys of the filter line while it is open."""
         keys = (Cell("show what matches", key="Enter"), Cell("show all", key="Esc"))
-        return keys if self.filter_line.is_open else ()
+        return keys if self.filter_line.has_keys else ()
 
     @property
     def filter_text(self) -> str:
@@ -165,7 +165,12 @@ class ListPane(Pane):
             return str(error), error.position
         return None
 
+    def on_descendant_focus(self) -> None:
+        """Offer what fits the widget that takes the keys now."""
+        self.post_message(self.Changed())
+
     def _set_filter(self, expression: str) -> None:
+        self.filter_line.close()
         self._filter_text = printable(expression)
         self.filter = Filter.parse(expression, self.FILTER_FIELDS) if expression else None
         self._redraw()

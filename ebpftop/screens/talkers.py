@@ -10,7 +10,7 @@ from ebpftop import format as fmt
 from ebpftop.model import Clock, Prefix, Snapshot, Sources
 from ebpftop.screens.block_dialog import BlockDialog
 from ebpftop.screens.dialog import allow_dialog, disallow_dialog, unblock_dialog
-from ebpftop.screens.figures import age, rate, share_cell, source_summary, standing
+from ebpftop.screens.figures import age, number_of, rate, share_cell, source_summary, standing
 from ebpftop.screens.list_pane import ListPane, field_kinds
 from ebpftop.screens.targets import covering
 from ebpftop.widgets.cells import Cell, Column, state_cell
@@ -115,10 +115,10 @@ class TalkersPane(ListPane):
         """Say how many there are, and how many are shown."""
         if self.picture is None:
             return ()
-        shown = []
-        if self.filter is not None:
-            shown.append(Cell(f"{len(self.table.order):,} shown of", "key"))
-        return [*shown, *source_summary(self.picture.snapshot)]
+        if self.filter is None:
+            return source_summary(self.picture.snapshot)
+        of = number_of(len(self.picture.snapshot.sources), "source")
+        return [Cell(f"{len(self.table.order):,} shown of {of}", "key")]
 
     def acts(self) -> Mapping[str, Callable[[], None]]:
         """Return its acts on the selected source."""

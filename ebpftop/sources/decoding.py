@@ -27,12 +27,32 @@ from ebpftop.model import (
 
 Records = NDArray[Any]
 
+ROWS_IN_CACHE = 4096
+"""Rows of the sources' table that fit a processor's own cache."""
+
 LIMIT_WORDS = {"limit-pps": "packets", "limit-bps": "bits", "limit-syn": "connection requests"}
 
 
 def native(values: NDArray[Any]) -> U64:
     """Return a contiguous copy of a field in this machine's byte order."""
-    return np.ascontiguousarray(values).astype(np.uint64)
+    return values.astype(np.uint64)
+
+
+def source_columns(rows: Records) -> dict[str, U64]:
+    """Return the fields of `SOURCE` records as contiguous columns, `blocked` of the limiter too.
+
+    Rows are taken a few thousand at a time: field by field over all of them, each would come
+    from memory again.
+    """
+    names = [name for name in layout.SOURCE.names or () if name != "limiter"]
+    columns = {name: np.empty(len(rows), np.uint64) for name in (*names, "blocked")}
+    for start in range(0, len(rows), ROWS_IN_CACHE):
+        at = slice(start, start + ROWS_IN_CACHE)
+        block = rows[at]
+        for name in names:
+            columns[name][at] = block[name]
+        columns["blocked"][at] = block["limiter"]["blocked"]
+    return columns
 
 
 def text(raw: bytes) -> str:
@@ -60,6 +80,7 @@ def totals(stats: Records) -> Totals:
         syn=int(stats["syn"].sum()),
         drops=by_word(layout.REASONS, "drops"),
         would_drop=by_word(layout.REASONS, "would_drop"),
+        untracked=int(stats["untracked"].sum()),
         unparsed=by_word(layout.UNPARSED, "unparsed"),
     )
 
@@ -80,6 +101,7 @@ def total_rates(now: Totals, before: Totals, interval_s: float) -> Rates:
             for word, value in now.protocols.items()
         },
         syn=(now.syn - before.syn) / interval_s,
+        untracked=(now.untracked - before.untracked) / interval_s,
     )
 
 
@@ -163,6 +185,12 @@ def _block_detail(duration_ns: int, _second: int, words: str) -> str:
     return f"{lasts}, {words}" if words else lasts
 
 
+def _flood_detail(packets: int, untracked: int, _words: str) -> str:
+    if 2 * untracked > packets:
+        return f"{count(untracked)} packets in a second from ever new sources"
+    return f"{count(packets)} automatic drops in a second"
+
+
 _EVENT_WORDS: Mapping[int, tuple[str, Callable[[int, int, str], str]]] = {
     EventKind.BLOCK: ("block", _block_detail),
     EventKind.BLOCK_AUTO: (
@@ -174,7 +202,7 @@ _EVENT_WORDS: Mapping[int, tuple[str, Callable[[int, int, str], str]]] = {
         "block-end", lambda _until, auto, _: "automatic block over" if auto else "block over",
     ),
     EventKind.UNBLOCK: ("unblock", lambda _a, _b, words: words),
-    EventKind.FLOOD: ("flood", lambda drops, _b, _w: f"{count(drops)} automatic drops in a second"),
+    EventKind.FLOOD: ("flood", _flood_detail),
     EventKind.FLOOD_END: ("flood-end", lambda ns, _b, _w: f"after {duration(ns / 1e9)}"),
     EventKind.TABLE_FULL: (
         "table-full", lambda _a, _b, words: words or "the oldest sources make room for new ones",

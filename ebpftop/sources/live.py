@@ -36,7 +36,11 @@ SLOW_MAPS_EVERY = 10
 TICKS_BEFORE_ALARM = 3
 """How often in a row a sum must fail before it is called broken: counters move while read."""
 
-HOOKS = {PIPELINE: "xdp", "control": "none, run by ebpftop", "explain": "none, run by ebpftop"}
+CLOCK_MONOTONIC_COARSE = 6
+"""The clock of the kernel's programs, which `time` does not name."""
+
+RUN_BY_HAND = "none, run by ebpftop"
+HOOKS = {PIPELINE: "xdp", "control": RUN_BY_HAND, "explain": RUN_BY_HAND}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class _Reading:
     """What the next snapshot compares itself with."""
 
     taken_ns: int
+    began_ns: int
+    """The same instant by the clock that rows begin by; a tick may pass between the two."""
     totals: Totals
     keys: RowKeys
     packets: NDArray[np.uint64]
@@ -109,6 +115,7 @@ class LiveSource:
         config = self._maps["config"].read()[1].copy()
         stats = self._read_stats()
         clock = Clock(time.monotonic_ns(), time.time())
+        began_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
         totals = decoding.totals(stats)
         rules, hits = self._read_rules(config)
         automatic = self._maps["auto_blocks"].read()
@@ -118,7 +125,7 @@ class LiveSource:
         interval_s = (clock.monotonic_ns - before.taken_ns) / 1e9 if before else None
         sources = self._sources(keys, rows, rules, automatic, config, clock)
         self._before = _Reading(
-            clock.monotonic_ns, totals, (sources.high, sources.low, sources.first_ns),
+            clock.monotonic_ns, began_ns, totals, (sources.high, sources.low, sources.first_ns),
             sources.packets, sources.bytes, sources.dropped,
         )  # fmt: skip
         invariants = self._invariants(totals)
@@ -178,29 +185,28 @@ class LiveSource:
         clock: Clock,
     ) -> Sources:
         high, low = decoding.native(keys["high"]), decoding.native(keys["low"])
-        first_ns = decoding.native(rows["first_ns"])
-        dropped = decoding.native(rows["dropped_packets"])
-        dropped_bytes = decoding.native(rows["dropped_bytes"])
-        packets = rows["passed_packets"] + dropped
-        octets = rows["passed_bytes"] + dropped_bytes
+        fields = decoding.source_columns(rows)
+        first_ns = fields["first_ns"]
+        dropped, dropped_bytes = fields["dropped_packets"], fields["dropped_bytes"]
+        packets, octets = fields["passed_packets"] + dropped, fields["passed_bytes"] + dropped_bytes
         before = self._before
         unknown = np.full(len(rows), np.nan)
         matched = np.full(len(rows), -1, np.intp)
         pps = bps = dropped_pps = unknown
         if before is not None:
             matched = match_rows(before.keys, (high, low, first_ns))
-            span = first_ns, before.taken_ns, (clock.monotonic_ns - before.taken_ns) / 1e9
+            span = first_ns, before.began_ns - 1, (clock.monotonic_ns - before.taken_ns) / 1e9
             pps = rates(packets, before.packets, matched, *span)
             bps = rates(octets, before.bytes, matched, *span) * 8
             dropped_pps = rates(dropped, before.dropped, matched, *span)
         state = self._states.of(
-            high, low, rows, matched, rules, automatic,
+            high, low, fields, matched, rules, automatic,
             int(config["generation"][0]), clock.monotonic_ns,
         )  # fmt: skip
         return Sources(
             high, low, packets, octets, dropped, dropped_bytes,
-            decoding.native(rows["would_drop_packets"]), pps, bps, dropped_pps, state,
-            first_ns, decoding.native(rows["last_ns"]),
+            fields["would_drop_packets"], pps, bps, dropped_pps, state,
+            first_ns, fields["last_ns"],
         )  # fmt: skip
 
     def _invariants(self, first: Totals) -> dict[str, bool]:

@@ -7,6 +7,7 @@ have not sent since the lists changed are looked up here, once for each generati
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class States:
         self,
         high: U64,
         low: U64,
-        rows: NDArray[Any],
+        fields: Mapping[str, U64],
         matched: NDArray[np.intp],
         rules: NDArray[Any],
         automatic: tuple[NDArray[Any], NDArray[Any]],
@@ -46,7 +47,7 @@ class States:
         Args:
             high: Upper halves of the addresses.
             low: Lower halves.
-            rows: The `SOURCE` records.
+            fields: From `decoding.source_columns`.
             matched: For each row its place in the snapshot before, or -1.
             rules: The used slots of `rules`.
             automatic: Keys and values of `auto_blocks`.
@@ -54,8 +55,8 @@ class States:
             now_ns: CLOCK_MONOTONIC.
         """
         held = (rules["until_ns"] == 0) | (rules["until_ns"] > now_ns)
-        policy = rows["policy"]
-        found = (policy & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        policy = fields["policy"]
+        found = policy.astype(np.uint32)
         unsure = (policy >> np.uint64(32)) != np.uint64(generation)
         unsure |= _ended(found, held)
         kept = np.flatnonzero(unsure & (matched >= 0))
@@ -67,13 +68,13 @@ class States:
             found[asked] = _look_up(high[asked], low[asked], rules, held)
         self._generation, self._found = generation, found
 
-        state = np.full(len(rows), SourceState.PASSED, np.uint8)
+        state = np.full(len(policy), SourceState.PASSED, np.uint8)
         state[found & np.uint32(Rule.ALLOWED) != 0] = SourceState.ALLOWED
-        limited_ns = rows["limited_ns"].astype(np.int64)
+        limited_ns = fields["limited_ns"].view(np.int64)
         limited = (limited_ns > 0) & (now_ns - limited_ns < LIMITED_FOR_NS)
         state[limited & (state == SourceState.PASSED)] = SourceState.LIMITED
         exempt = found & np.uint32(Rule.ALLOWED | Rule.PROTECTED) != 0
-        state[~exempt & _auto_blocked(high, low, rows, automatic, now_ns)] = SourceState.BLOCKED
+        state[~exempt & _auto_blocked(high, low, fields, automatic, now_ns)] = SourceState.BLOCKED
         state[found & np.uint32(Rule.BLOCKED) != 0] = SourceState.BLOCKED
         return state
 
@@ -83,9 +84,9 @@ def _ended(found: NDArray[np.uint32], held: NDArray[np.bool_]) -> NDArray[np.boo
     blocked: NDArray[np.bool_] = found & np.uint32(Rule.BLOCKED) != 0
     if not blocked.any():
         return blocked
-    slots = np.minimum(found & np.uint32(layout.RULE_SLOT_MASK), max(len(held) - 1, 0))
-    if len(held):
-        blocked &= ~held[slots]
+    slots = found & np.uint32(layout.RULE_SLOT_MASK)
+    known = slots < len(held)
+    blocked[known] &= ~held[slots[known]]
     return blocked
 
 
@@ -131,20 +132,20 @@ def _within(
 def _auto_blocked(
     high: U64,
     low: U64,
-    rows: NDArray[Any],
+    fields: Mapping[str, U64],
     automatic: tuple[NDArray[Any], NDArray[Any]],
     now_ns: int,
 ) -> NDArray[np.bool_]:
     """Which sources an automatic block holds for: the address for IPv4, its /64 for IPv6."""
     keys, values = automatic
     live = keys[values["until_ns"] > now_ns]
-    blocked = np.zeros(len(rows), np.bool_)
+    blocked = np.zeros(len(high), np.bool_)
     if not len(live):
         return blocked
     ipv4 = (high == 0) & (low >> np.uint64(32) == _V4_MAPPED)
     live_high, live_low = live["high"].astype(np.uint64), live["low"].astype(np.uint64)
     by_net = (live_low == 0) & (live_high != 0)
-    candidates = np.flatnonzero(ipv4 & (rows["limiter"]["blocked"] != 0))
+    candidates = np.flatnonzero(ipv4 & (fields["blocked"] != 0))
     blocked[candidates] = np.isin(low[candidates], live_low[~by_net])
     blocked[~ipv4] = np.isin(high[~ipv4], live_high[by_net])
     return blocked

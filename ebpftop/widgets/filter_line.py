@@ -54,8 +54,13 @@ class FilterLine(Vertical):
 
     @property
     def is_open(self) -> bool:
-        """Whether it is on the screen, and takes the keys."""
+        """Whether it is on the screen."""
         return self.has_class("-open")
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether it takes the keys that are pressed."""
+        return self.is_open and self.query_one(Input).has_focus
 
     def open(self, expression: str) -> None:
         """Show the line with `expression` in it, ready for typing."""
@@ -93,5 +98,6 @@ class FilterLine(Vertical):
         line.display = mistake is not None
         if mistake is not None:
             problem, position = mistake
-            line.update(f"{' ' * (len(_PROMPT) + position)}▲\n{printable(problem)}")
+            margin = " " * len(_PROMPT)
+            line.update(f"{margin}{' ' * position}▲\n{margin}{printable(problem)}")
         return mistake is not None

@@ -17,7 +17,8 @@ from ebpftop.control import rings
 from ebpftop.kernel import libbpf
 from ebpftop.model import Prefix
 from tests.kernel.packets import TCP
-from tests.kernel.pipeline import Pipeline, words
+from tests.kernel.observing import words
+from tests.kernel.pipeline import Pipeline
 
 ABORTED, DROP, PASS, TX, REDIRECT = range(5)
 RR, WRR, LEAST, MAGLEV = range(4)

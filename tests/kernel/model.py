@@ -6,98 +6,18 @@ It keeps no caches, searches every list for every packet, and knows no capacitie
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from typing import Any
 
-from ebpftop.bpf.layout import EventKind, Flag
-from tests.kernel.parsing_model import IPV4_MAPPED, Reading, read
+from ebpftop.bpf.layout import REASONS, EventKind, Flag
+from tests.kernel.model_parts import LIMITS, AutoBlock, Limiter, Net, Processor, Row, Rule
+from tests.kernel.parsing_model import Reading, read
 
 SECOND_NS = 10**9
 HOUR_NS = 3600 * SECOND_NS
 NEW_SOURCES_WINDOW_NS = SECOND_NS // 8
-LIMITS = ("pps", "bps", "syn")
 NESTED_ENDED_BLOCKS = 4
-
-
-class Net(NamedTuple):
-    """A prefix of 128-bit addresses."""
-
-    first: int
-    """Its first address."""
-    length: int
-    """Its bits."""
-
-    @classmethod
-    def parse(cls, text: str) -> Net:
-        """Read a prefix or address of either version."""
-        network = ipaddress.ip_network(text)
-        if network.version == 4:
-            return cls(IPV4_MAPPED | int(network.network_address), 96 + network.prefixlen)
-        return cls(int(network.network_address), network.prefixlen)
-
-    def holds(self, address: int) -> bool:
-        """Whether an address lies in it."""
-        return (address ^ self.first) >> (128 - self.length) == 0
-
-
-@dataclass(slots=True)
-class Limiter:
-    """How far a source ran ahead of its limits."""
-
-    times: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, 0))
-    """When its next packet is due by each limit, in 1/16 ns."""
-    over_since_ns: int | None = None
-    """Since when it is over a limit."""
-
-
-@dataclass(slots=True)
-class Row:
-    """What is counted for a source."""
-
-    first_ns: int
-    last_ns: int
-    passed_packets: int = 0
-    passed_bytes: int = 0
-    dropped_packets: int = 0
-    dropped_bytes: int = 0
-    would_drop_packets: int = 0
-    limited_ns: int = 0
-
-
-@dataclass(slots=True)
-class Rule:
-    """A manual block."""
-
-    net: Net
-    until_ns: int
-    slot: int
-    told: bool = False
-
-
-@dataclass(slots=True)
-class AutoBlock:
-    """An automatic block; the fields are those of the map."""
-
-    until_ns: int
-    set_ns: int
-    strikes: int
-    reason: str
-    packets: int = 0
-    bytes: int = 0
-    ended: int = 0
-
-
-@dataclass(slots=True)
-class Processor:
-    """What a processor keeps for itself."""
-
-    tick_ns: int = 0
-    flood_drops: int = 0
-    window_ns: int = 0
-    window_sources: int = 0
 
 
 class Model:
@@ -118,7 +38,8 @@ class Model:
         self.events: list[tuple[EventKind, int, int, int, tuple[int, int]]] = []
         self.counters: dict[str, Counter[str]] = defaultdict(Counter)
         self.sources_added = 0
-        self.flood_since_ns = self.flood_last_ns = self.flood_window_ns = self.flood_drops = 0
+        self.flood_since_ns = self.flood_last_ns = self.flood_window_ns = 0
+        self.flood_packets = self.flood_untracked = 0
         self._processors: dict[int, Processor] = defaultdict(Processor)
 
     def passes(self, frame: bytes) -> bool:
@@ -171,7 +92,8 @@ class Model:
             name: dict(self.counters[name])
             for name in ("protocols", "drops", "would_drop", "unparsed")
         }
-        return {**pairs, **named, "syn": self.counters["syn"]["packets"], "others": 0}
+        alone = {name: self.counters[name]["packets"] for name in ("syn", "untracked")}
+        return {**pairs, **named, "others": 0, **alone}
 
     def observed_rows(self) -> dict[int, dict[str, Any]]:
         """The rows, as the pipeline's."""
@@ -201,6 +123,8 @@ class Model:
         row = self.rows.get(reading.source) or self._add_row(reading.source)
         if row:
             row.last_ns = self.now_ns
+        else:
+            self.counters["untracked"]["packets"] += 1
         allowed = [net for net in self.allowed if net.holds(reading.source)]
         if allowed:
             self._hit(self.allowed[max(allowed, key=lambda net: net.length)], size)
@@ -215,7 +139,8 @@ class Model:
         reason = self._limit(reading, size, row)
         if not reason and row is None and Flag.DROP_NEW in self.flags:
             reason = "new-source"
-        self._processors[self.cpu].flood_drops += bool(reason)
+        self._processors[self.cpu].flood_packets += bool(reason) or row is None
+        self._processors[self.cpu].flood_untracked += row is None
         return reason or otherwise, row
 
     def _add_row(self, source: int) -> Row | None:
@@ -304,9 +229,7 @@ class Model:
         duration = min(duration << (strikes - 1), 30 * 24 * HOUR_NS)
         until_ns = self.now_ns + duration
         self.auto_blocks[net.first] = AutoBlock(until_ns, self.now_ns, strikes, reason)
-        reasons: Iterable[str] = ("limit-pps", "limit-bps", "limit-syn")
-        number = 4 + list(reasons).index(reason)
-        self._tell(EventKind.BLOCK_AUTO, net, number, duration)
+        self._tell(EventKind.BLOCK_AUTO, net, REASONS.index(reason), duration)
 
     def _watch_flood(self) -> None:
         """At the first packet of each instant: does a flood begin, go on or end?"""
@@ -314,16 +237,17 @@ class Model:
         if processor.tick_ns == self.now_ns:
             return
         processor.tick_ns = self.now_ns
-        self.flood_drops += processor.flood_drops
-        processor.flood_drops = 0
-        drops = self.flood_drops
+        self.flood_packets += processor.flood_packets
+        self.flood_untracked += processor.flood_untracked
+        processor.flood_packets = processor.flood_untracked = 0
+        packets, untracked = self.flood_packets, self.flood_untracked
         if self.now_ns - self.flood_window_ns >= SECOND_NS:
-            self.flood_window_ns, self.flood_drops = self.now_ns, 0
-        if drops >= self.config["flood_pps"]:
+            self.flood_window_ns, self.flood_packets, self.flood_untracked = self.now_ns, 0, 0
+        if packets >= self.config["flood_pps"]:
             self.flood_last_ns = self.now_ns
             if not self.flood_since_ns:
                 self.flood_since_ns = self.now_ns
-                self._tell(EventKind.FLOOD, Net(0, 0), drops, 0)
+                self._tell(EventKind.FLOOD, Net(0, 0), packets, untracked)
         elif self.flood_since_ns and self.now_ns - self.flood_last_ns > 3 * SECOND_NS:
             self._tell(EventKind.FLOOD_END, Net(0, 0), self.now_ns - self.flood_since_ns, 0)
             self.flood_since_ns = 0

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loaded pipeline under test: packets in by BPF_PROG_TEST_RUN, counters out, a clock by hand.
-
-What it observes comes as plain dictionaries in the words of `layout`, zeros left out, so that
-a test can state them and the model can build the same.
-"""
+"""The loaded pipeline under test: packets in by BPF_PROG_TEST_RUN, a clock by hand."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,34 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ebpftop.bpf import layout
-from ebpftop.bpf.layout import EventKind, Flag
+from ebpftop.bpf.layout import Flag
 from ebpftop.kernel import bpffs, libbpf, loading
 from ebpftop.kernel.maps import Map
-from ebpftop.model import VERDICTS, Prefix
+from ebpftop.model import Prefix
+from tests.kernel.observing import Observed
 
 SECOND_NS = 10**9
 START_NS = 1000 * SECOND_NS
 DROPPED, PASSED = 1, 2
-CAPACITY = {"SOURCES": 2048, "BLOCKS": 256, "PREFIXES": 64, "RULES": 256 + 2 * 64,
-            "CONNECTIONS": 65536}
+_numbers = itertools.count()
 
-ROW_FIELDS = (
-    "passed_packets", "passed_bytes", "dropped_packets", "dropped_bytes", "would_drop_packets",
-    "first_ns", "last_ns", "limited_ns",
-)  # fmt: skip
-"""What of a row is observed; the rest is how the program gets there."""
-
-Record = dict[str, Any]
+CAPACITY = {
+    "SOURCES": 2048, "BLOCKS": 256, "PREFIXES": 64, "RULES": 256 + 2 * 64, "CONNECTIONS": 65536,
+}  # fmt: skip
 
 
 def limits(
-    pps: float = 0, bps: float = 0, syn_pps: float = 0, burst_s: float = 0.1,
-    grace_s: float = 1.0, block_for_s: float = 0.0,
+    pps: float = 0,
+    bps: float = 0,
+    syn_pps: float = 0,
+    burst_s: float = 0.1,
+    grace_s: float = 1.0,
+    block_for_s: float = 0.0,
 ) -> dict[str, int]:
-    """Return the fields of `config` for limits in common units; 0 is no limit."""  # fmt: skip
+    """Return the fields of `config` for limits in common units; 0 is no limit."""
     second = SECOND_NS << layout.LIMITER_SHIFT
     return {
         "pps_cost": int(second / pps) if pps else 0,
@@ -54,17 +50,7 @@ def limits(
     }
 
 
-def as_number(text: str) -> int:
-    """Return an address, or the first one of a prefix, as 128 bits."""
-    return int.from_bytes(Prefix.parse(text).to_bytes(), "big")
-
-
-def words(counters: Iterable[int], names: Iterable[str]) -> dict[str, int]:
-    """Name counters, and leave out zeros."""
-    return {name: int(count) for name, count in zip(names, counters, strict=True) if count}
-
-
-class Pipeline:
+class Pipeline(Observed):
     """One loaded instance that is attached to nothing.
 
     Args:
@@ -76,7 +62,7 @@ class Pipeline:
         def opened(name: str, key: np.dtype[Any], value: np.dtype[Any]) -> Map:
             return Map(libbpf.open_pin(folder / name), key, value)
 
-        self.maps = {name: opened(name, *types) for name, types in layout.MAPS.items()}
+        super().__init__({name: opened(name, *types) for name, types in layout.MAPS.items()})
         self.clock = opened("test_clock", layout.U32, layout.U64) if test_clock else None
         self.program = libbpf.open_pin(folder / "prog_xdp_pipeline")
         self.control_program = libbpf.open_pin(folder / "prog_control")
@@ -209,80 +195,9 @@ class Pipeline:
             request["event"][name] = value
         return libbpf.run_program(self.control_program, request.tobytes())[0]
 
-    # What is observed
-
-    def totals(self) -> Record:
-        """The counters of all processors together."""
-        stored = self.maps["stats"].get(0)
-        assert stored is not None
-
-        def total(name: str, part: str | None = None) -> list[int]:
-            field = stored.reshape(-1)[name] if part is None else stored.reshape(-1)[name][part]
-            summed: list[int] = np.atleast_1d(field.sum(axis=0)).tolist()
-            return summed
-
-        return {
-            "received": (*total("received", "packets"), *total("received", "bytes")),
-            "passed": (total("verdicts", "packets")[0], total("verdicts", "bytes")[0]),
-            "dropped": (total("verdicts", "packets")[1], total("verdicts", "bytes")[1]),
-            "others": sum(total("verdicts", "packets")[2 : len(VERDICTS)]),
-            "protocols": words(total("protocols"), layout.PROTOCOLS),
-            "syn": total("syn")[0],
-            "drops": words(total("drops"), layout.REASONS),
-            "would_drop": words(total("would_drop"), layout.REASONS),
-            "unparsed": words(total("unparsed"), layout.UNPARSED),
-        }
-
-    def rows(self) -> dict[int, Record]:
-        """The rows of all sources, by address."""
-        return _table(self.maps["ip_tracker"].read(), ROW_FIELDS)
-
-    def row(self, text: str) -> Record:
-        """The row of one source."""
-        return self.rows()[as_number(text)]
-
-    def auto_blocks(self) -> dict[int, Record]:
-        """The automatic blocks, by the first address of each."""
-        found = _table(self.maps["auto_blocks"].read(), layout.AUTO_BLOCK.names or ())
-        for block in found.values():
-            block["reason"] = layout.REASONS[block["reason"]]
-        return found
-
     def unblock_auto(self, text: str) -> None:
         """Remove an automatic block, as the operator does."""
         assert self.maps["auto_blocks"].delete(_key("auto_blocks", text))
-
-    def hits(self) -> dict[int, tuple[int, int]]:
-        """Packets and bytes of each rule that was hit, by slot."""
-        slots, counts = self.maps["rule_hits"].read()
-        counts = counts.reshape(len(slots), -1)
-        packets, octets = counts["packets"].sum(axis=1), counts["bytes"].sum(axis=1)
-        return {
-            int(slots[i]): (int(packets[i]), int(octets[i])) for i in np.flatnonzero(packets)
-        }
-
-    def shared(self) -> Record:
-        """The state that all processors share, by field."""
-        record: NDArray[Any] | None = self.maps["state"].get(0)
-        assert record is not None
-        return {name: int(record[name][0]) for name in layout.STATE.names or ()}
-
-    def events(self) -> list[tuple[EventKind, int, int, int, tuple[int, int]]]:
-        """All events as (kind, address, length, time, values), of which none may be missing."""
-        newest = self.shared()["event_seq"]
-        records = np.sort(self.maps["events"].read()[1][:, None].ravel(), order="seq")
-        records = records[records["seq"] > 0]
-        assert records["seq"].tolist() == list(
-            range(max(1, newest - layout.EVENTS + 1), newest + 1)
-        )
-        return [
-            (
-                EventKind(int(record["kind"])), int.from_bytes(record["address"].tobytes(), "big"),
-                int(record["length"]), int(record["time_ns"]),
-                (int(record["value"][0]), int(record["value"][1])),
-            )
-            for record in records
-        ]  # fmt: skip
 
 
 def _key(name: str, text: str) -> tuple[Any, ...]:
@@ -292,16 +207,6 @@ def _key(name: str, text: str) -> tuple[Any, ...]:
     return (prefix.high, prefix.low)
 
 
-def _table(read: tuple[NDArray[Any], NDArray[Any]], fields: Iterable[str]) -> dict[int, Record]:
-    names = list(fields)
-    columns = [read[1][name].tolist() for name in names]
-    addresses = [int.from_bytes(key.tobytes(), "big") for key in read[0]]
-    return {
-        address: dict(zip(names, values, strict=True))
-        for address, *values in zip(addresses, *columns, strict=True)
-    }
-
-
 @contextmanager
 def loaded(*, test_clock: bool = True) -> Iterator[Pipeline]:
     """Load an instance into a folder of this process's own, and take it away again.
@@ -309,7 +214,7 @@ def loaded(*, test_clock: bool = True) -> Iterator[Pipeline]:
     The lock keeps other processes from sweeping it as stale: nothing is attached to it.
     """
     bpffs.mount(lasting=False)
-    name = f"test-{os.getpid()}-{'test' if test_clock else 'real'}-clock"
+    name = f"test-{os.getpid()}-{next(_numbers)}"
     folder = bpffs.BPFFS / name
     defines = {f"CAPACITY_{kind}": count for kind, count in CAPACITY.items()}
     with bpffs.locked(name):

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from ebpftop.bpf.layout import ControlOp, Flag
 from tests.kernel import packets
-from tests.kernel.model import Model, Net, Rule
+from tests.kernel.model import Model
+from tests.kernel.model_parts import Net, Rule
 from tests.kernel.pipeline import SECOND_NS, START_NS, Pipeline
 
 pytestmark = pytest.mark.kernel
@@ -30,7 +31,16 @@ PROTOCOLS = (
     packets.TCP, packets.UDP, packets.ICMP, packets.ICMPV6, packets.GRE, packets.NONE, 255,
 )  # fmt: skip
 GAPS_NS = (0, 1, 10**6, 9 * 10**6, 10**7, 10**8)
-SPANS_NS = (*GAPS_NS, SECOND_NS // 8 - 1, SECOND_NS // 8, SECOND_NS, 3 * SECOND_NS + 1, 61 * SECOND_NS, 24 * 3600 * SECOND_NS, 31 * 24 * 3600 * SECOND_NS)
+SPANS_NS = (
+    *GAPS_NS,
+    SECOND_NS // 8 - 1,
+    SECOND_NS // 8,
+    SECOND_NS,
+    3 * SECOND_NS + 1,
+    61 * SECOND_NS,
+    24 * 3600 * SECOND_NS,
+    31 * 24 * 3600 * SECOND_NS,
+)
 
 
 @dataclass
@@ -151,13 +161,13 @@ class Operate:
         if rule:
             told = pipeline.control(ControlOp.END_RULE, rule.slot)
             assert told == model.end_rule(rule)
-        first, length = (net.first >> 64, 0), 64
-        if net.first >> 32 == 0xFFFF:
-            first, length = (0, net.first), 128
-        net = Net(first[0] << 64 | first[1], length)
-        told = pipeline.control(ControlOp.END_AUTO, address=first, length=length)
+        is_ipv4 = net.first >> 32 == 0xFFFF
+        net = Net(net.first, 128) if is_ipv4 else Net(net.first >> 64 << 64, 64)
+        first = (net.first >> 64, net.first & (1 << 64) - 1)
+        told = pipeline.control(ControlOp.END_AUTO, address=first, length=net.length)
         assert told == model.end_auto_block(net)
-        if self.unblock and model.auto_blocks.pop(net.first, None):
+        if self.unblock and net.first in model.auto_blocks:
+            del model.auto_blocks[net.first]
             assert pipeline.maps["auto_blocks"].delete(first)
 
 
@@ -194,7 +204,8 @@ ornate = st.builds(
     padding=st.sampled_from([b"", b"", bytes(18)]),
 )
 edits = st.lists(
-    st.tuples(st.integers(12, 24) | st.integers(12, 80), st.integers(0, 255)), max_size=3
+    st.tuples(st.sampled_from([12, 14, 16, 20]) | st.integers(12, 80), st.integers(0, 255)),
+    max_size=3,
 )
 
 
@@ -223,7 +234,7 @@ configurations = st.fixed_dictionaries(
     {
         "pps_cost": costs,
         "byte_cost": costs.map(lambda cost: (cost << 20) // 100),
-        "syn_cost": costs,
+        "syn_cost": costs.map(lambda cost: cost * 5),
         "burst": spans.map(lambda ns: ns << 4),
         "grace_ns": spans,
         "block_for_ns": st.sampled_from([0, 10**7, 10**8, SECOND_NS, 10**15]),
@@ -236,9 +247,7 @@ flags = st.one_of(
     st.just(limiting),
     st.just(limiting | {Flag.DROP_NEW}),
     st.just(limiting | {Flag.DRY_RUN}),
-    st.frozensets(
-        st.sampled_from([*limiting, Flag.DRY_RUN, Flag.DROP_NEW, Flag.DROP_UNPARSED])
-    ),
+    st.frozensets(st.sampled_from([*limiting, Flag.DRY_RUN, Flag.DROP_NEW, Flag.DROP_UNPARSED])),
 )
 configures = st.builds(Configure, flags, configurations)
 acts: st.SearchStrategy[Step] = st.one_of(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source that plays snapshots, controls that remember, and snapshots made by hand."""
+"""Snapshots made by hand, a source that plays them, and controls that remember."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ START_NS = 500_000_000_000_000
 
 START_S = 1_750_000_000.0
 """The wall clock at the same instant: 2025-06-15 15:06:40 UTC."""
+
+HOSTILE = "\x1b]0;owned\x07[/b][red]\u202egnp.exe\x00\r\n\x9b31m"
+"""Text that would set a title, change colours, turn round or break a line, if it were obeyed."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ def totals(received: int, dropped: int, drops: Mapping[str, int] | None = None) 
         syn=received // 10,
         drops=drops or {},
         would_drop={},
+        untracked=0,
         unparsed={},
     )
 
@@ -205,6 +209,7 @@ def rates(received_pps: float, dropped_pps: float) -> Rates:
             "other": 1.0,
         },
         syn=received_pps / 10,
+        untracked=0.0,
     )
 
 
@@ -253,12 +258,14 @@ class FakeSource:
         self.current = first or snapshot()
         self.error: EbpftopError | None = None
         self.closed = threading.Event()
+        self._given: Snapshot | None = None
 
     def snapshot(self) -> Snapshot:
-        """Return the snapshot that is current, or raise."""
+        """Return the snapshot that is current, or raise; its events only once."""
         if self.error is not None:
             raise self.error
-        return self.current
+        current, before, self._given = self.current, self._given, self.current
+        return replace(current, events=(), missed_events=0) if current is before else current
 
     def close(self) -> None:
         """Remember that it was closed."""
