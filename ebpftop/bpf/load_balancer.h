@@ -308,6 +308,21 @@ static __always_inline void find_backend(struct run *run, struct vip *vip)
 	}
 }
 
+/* The way to a backend: what user space found, or what the kernel knows; ifindex 0: neither. */
+static __always_inline void find_hop(struct run *run, struct backend *backend, struct hop *hop,
+				     __u32 *vlan, __u64 *mtu)
+{
+	struct address address = backend->service.address;
+
+	*hop = backend->hop;
+	*vlan = backend->vlan;
+	*mtu = backend->mtu;
+	if (hop->ifindex && fits(run->packet, *vlan))
+		return;
+	hop->ifindex = 0;
+	find_route(run, &run->packet->source, &address, hop, vlan, mtu);
+}
+
 /* Send a packet of a VIP's to a backend. */
 static __always_inline void forward(struct run *run, struct vip *vip)
 {
@@ -316,7 +331,6 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 	struct backend *backend = backends.lookup(&slot);
 	struct packet *packet = run->packet;
 	int dsr = vip->flags & VIP_DSR;
-	struct address address;
 	struct hop hop;
 	__u32 vlan;
 	__u64 mtu;
@@ -329,14 +343,7 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 		counted->packets++;
 		counted->bytes += run->length;
 	}
-	address = backend->service.address;
-	hop = backend->hop;
-	vlan = backend->vlan;
-	mtu = backend->mtu;
-	if (!hop.ifindex || !fits(packet, vlan)) {
-		hop.ifindex = 0;
-		find_route(run, &packet->source, &address, &hop, &vlan, &mtu);
-	}
+	find_hop(run, backend, &hop, &vlan, &mtu);
 	if (dsr) {
 		if (hop.ifindex)
 			send(run, &hop, vlan);
@@ -346,11 +353,11 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 	}
 	/* What the stack forwards, it lowers the hop limit of, and tells the sender of. */
 	if (!hop.ifindex || packet->hop_limit <= 1) {
-		rewrite(run, &address, service_port(&backend->service), 0, 0);
+		rewrite(run, &backend->service, 0, 0);
 		hand(run, hop.ifindex ? HANDED_HOP_LIMIT : HANDED_NEIGHBOUR);
 		return;
 	}
-	if (rewrite(run, &address, service_port(&backend->service), 0, 1))
+	if (rewrite(run, &backend->service, 0, 1))
 		send(run, &hop, vlan);
 }
 

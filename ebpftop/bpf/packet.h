@@ -83,9 +83,18 @@ struct choice {
 	__u32 placement;          /* enum placement: how it was found */
 };
 
+/* The packet that an ICMP error is about. */
+struct quoted {
+	struct address source, destination;
+	__u32 protocol;           /* enum protocol: TCP or UDP */
+	__be16 source_port;
+	__be16 destination_port;
+};
+
 struct scratch {
 	struct packet packet;
 	struct choice choice;
+	struct quoted quoted;
 };
 
 BPF_PERCPU_ARRAY(scratch, struct scratch, 1);
@@ -95,6 +104,7 @@ struct run {
 	struct xdp_md *ctx;
 	struct packet *packet;
 	struct choice *choice;
+	struct quoted *quoted;
 	struct cpu_stats *cpu;
 	struct config *conf;
 	__u64 now, length;

@@ -43,7 +43,7 @@ static __always_inline void orphan(struct run *run, struct endpoint *endpoint)
 	    packet->hop_limit > 1 && !packet->fragment && !packet->options &&
 	    shared->stateless_ns && run->now - shared->stateless_ns < STATELESS_NS) {
 		count_reply(run, slot, 0);
-		if (rewrite(run, &vip->service.address, service_port(&vip->service), 1, 1))
+		if (rewrite(run, &vip->service, 1, 1))
 			send(run, &hop, vlan);
 		return;
 	}
@@ -120,48 +120,8 @@ static __always_inline void from_backend(struct run *run, struct endpoint *endpo
 		hand(run, HANDED_TOO_BIG);
 		return;
 	}
-	if (rewrite(run, &vip->service.address, service_port(&vip->service), 1, 1))
+	if (rewrite(run, &vip->service, 1, 1))
 		send(run, &hop, vlan);
-}
-
-static __always_inline __u64 service_key(struct packet *packet, __be16 port)
-{
-	return (__u64)packet->protocol << SERVICE_PROTOCOL_SHIFT | bpf_ntohs(port);
-}
-
-/* Balance a packet that protection let pass. */
-static __always_inline void balance(struct run *run)
-{
-	struct packet *packet = run->packet;
-	struct service service;
-	struct endpoint *endpoint;
-	struct vip *vip;
-	__u64 *listed;
-
-	if (!(run->conf->flags & FLAG_VIPS) || packet->unparsed)
-		return;
-	if (packet->protocol != PROTO_TCP && packet->protocol != PROTO_UDP)
-		return;
-	if (packet->fragment == FRAGMENT_LATER) {
-		listed = balanced.lookup(&packet->destination);
-		if (!listed || !(*listed & BALANCED_VIP))
-			listed = balanced.lookup(&packet->source);
-		if (listed)
-			leave(run, VIPS);
-		return;
-	}
-	service.address = packet->destination;
-	service.port = service_key(packet, packet->destination_port);
-	vip = vips.lookup(&service);
-	if (vip) {
-		to_vip(run, vip);
-		return;
-	}
-	service.address = packet->source;
-	service.port = service_key(packet, packet->source_port);
-	endpoint = endpoints.lookup(&service);
-	if (endpoint)
-		from_backend(run, endpoint);
 }
 
 #endif

@@ -53,6 +53,11 @@ static __always_inline __u64 change_address(__u32 *old, struct address *address)
 	       change32(old[2], new[2]) + change32(old[3], new[3]);
 }
 
+static __always_inline __u64 service_key(__u32 protocol, __be16 port)
+{
+	return (__u64)protocol << SERVICE_PROTOCOL_SHIFT | bpf_ntohs(port);
+}
+
 static __always_inline __be16 service_port(struct service *service)
 {
 	return bpf_htons(service->port & 0xffff);
@@ -71,15 +76,16 @@ static __always_inline void update_l4(void *l4, __u32 protocol, __u64 change)
 }
 
 /*
- * Make a packet go to, or with `source` come from, another address and port. Its hop limit is
+ * Make a packet go to, or with `source` come from, a service's address and port. Its hop limit is
  * lowered by `hops`. Only for headers without options; 0 where the packet ends too early.
  */
-static __always_inline int rewrite(struct run *run, struct address *address, __be16 port,
-				   int source, int hops)
+static __always_inline int rewrite(struct run *run, struct service *service, int source, int hops)
 {
 	void *data = (void *)(long)run->ctx->data, *data_end = (void *)(long)run->ctx->data_end;
 	void *l3 = data + (run->packet->l3 & L3_OFFSET), *l4;
+	struct address *address = &service->address;
 	__u32 protocol = run->packet->protocol;
+	__be16 port = service_port(service);
 	struct ipv6hdr *ipv6 = l3;
 	struct iphdr *ipv4 = l3;
 	struct ports *ports;

@@ -4,7 +4,7 @@
  *
  * Hook    XDP, native or generic; one program for all interfaces of an instance.
  * Stages  parse (packet.h), DDoS protection (ddos_protection.h), load balancing
- *         (load_balancer.h, replies.h).
+ *         (balancing.h: load_balancer.h, replies.h, icmp_errors.h).
  * Maps    one array lookup for the configuration and one for this CPU's counters; one hash
  *         lookup for the source's row. Lists are searched when they changed, not each packet.
  * Cost    see the performance page; the program takes no lock and reads the coarse clock.
@@ -27,6 +27,8 @@
 #include "connections.h"
 #include "load_balancer.h"
 #include "replies.h"
+#include "icmp_errors.h"
+#include "balancing.h"
 
 static __always_inline __u64 coarse_now(void)
 {
@@ -71,6 +73,7 @@ static __always_inline __u32 process(struct xdp_md *ctx, int live)
 		return XDP_PASS;
 	run.packet = packet = &working->packet;
 	run.choice = &working->choice;
+	run.quoted = &working->quoted;
 	run.length = data_end - data;
 	parse_packet(packet, data, data_end);
 	run.now = coarse_now();

@@ -69,6 +69,7 @@ class Vip:
     weights: dict[int, int] = field(default_factory=dict)
     ids: dict[int, int] = field(default_factory=dict)
     half: int = 0
+    built: list[int] = field(default_factory=list)
 
 
 class Balancer:
@@ -142,14 +143,18 @@ class Balancer:
         record["vlan"], record["mtu"] = vlan, mtu
         self.maps["backends"].put(slot, record)
 
-    def ring(self, vip: Vip, slots: Sequence[int], *, reset: bool = False) -> list[int]:
-        """Put a ring of these slots in force."""
+    def ring(
+        self, vip: Vip, slots: Sequence[int], *, reset: bool = False, previous: bool = False
+    ) -> list[int]:
+        """Put a ring of these slots in force; `previous` changes the one that is."""
         members = [
             rings.Member(s, vip.weights[s], repr(vip.backends[s]).encode()) for s in slots
         ]
-        built = {
-            RR: rings.once, LEAST: rings.once, WRR: rings.smooth, MAGLEV: rings.maglev,
-        }[vip.algorithm](members)  # fmt: skip
+        if vip.algorithm == MAGLEV:
+            built = rings.maglev(members, vip.built if previous else ())
+        else:
+            built = rings.smooth(members) if vip.algorithm == WRR else rings.once(members)
+        vip.built = built
         vip.half ^= 1
         start = (vip.slot * 2 + vip.half) * 4096
         padded = np.zeros(4096, "<u2")

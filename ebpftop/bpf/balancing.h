@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Whether a packet is for a VIP, from a backend, or neither.
+ */
+#ifndef EBPFTOP_BALANCING_H
+#define EBPFTOP_BALANCING_H
+
+/* Balance a packet that protection let pass. */
+static __always_inline void balance(struct run *run)
+{
+	struct packet *packet = run->packet;
+	struct service service;
+	struct endpoint *endpoint;
+	struct vip *vip;
+	__u64 *listed;
+
+	if (!(run->conf->flags & FLAG_VIPS) || packet->unparsed)
+		return;
+	if (packet->protocol != PROTO_TCP && packet->protocol != PROTO_UDP) {
+		balance_error(run);
+		return;
+	}
+	if (packet->fragment == FRAGMENT_LATER) {
+		listed = balanced.lookup(&packet->destination);
+		if (!listed || !(*listed & BALANCED_VIP))
+			listed = balanced.lookup(&packet->source);
+		if (listed)
+			leave(run, VIPS);
+		return;
+	}
+	service.address = packet->destination;
+	service.port = service_key(packet->protocol, packet->destination_port);
+	vip = vips.lookup(&service);
+	if (vip) {
+		to_vip(run, vip);
+		return;
+	}
+	service.address = packet->source;
+	service.port = service_key(packet->protocol, packet->source_port);
+	endpoint = endpoints.lookup(&service);
+	if (endpoint)
+		from_backend(run, endpoint);
+}
+
+#endif
