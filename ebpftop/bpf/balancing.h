@@ -14,13 +14,13 @@ static __always_inline void balance(struct run *run)
 	struct vip *vip;
 	__u64 *listed;
 
-	if (!(run->conf->flags & FLAG_VIPS) || packet->unparsed)
+	if (!(run->conf->flags & FLAG_VIPS) || unlikely(packet->unparsed))
 		return;
-	if (packet->protocol != PROTO_TCP && packet->protocol != PROTO_UDP) {
+	if (unlikely(packet->protocol != PROTO_TCP && packet->protocol != PROTO_UDP)) {
 		balance_error(run);
 		return;
 	}
-	if (packet->fragment == FRAGMENT_LATER) {
+	if (unlikely(packet->fragment == FRAGMENT_LATER)) {
 		listed = balanced.lookup(&packet->destination);
 		if (!listed || !(*listed & BALANCED_VIP))
 			listed = balanced.lookup(&packet->source);

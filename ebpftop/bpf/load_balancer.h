@@ -57,14 +57,14 @@ static __always_inline int leave(struct run *run, __u32 vip_slot)
 {
 	struct packet *packet = run->packet;
 
-	if (packet->fragment) {
+	if (unlikely(packet->fragment)) {
 		if (run->conf->flags & FLAG_DROP_FRAGMENTS)
 			refuse(run, REASON_VIP_FRAGMENT, vip_slot);
 		else
 			hand_untouched(run, HANDED_FRAGMENT, vip_slot);
 		return 1;
 	}
-	if (packet->options) {
+	if (unlikely(packet->options)) {
 		if (run->conf->flags & FLAG_DROP_OPTIONS)
 			refuse(run, REASON_VIP_OPTIONS, vip_slot);
 		else
@@ -274,16 +274,16 @@ static __always_inline void find_backend(struct run *run, struct vip *vip)
 	struct backend *backend;
 	__u32 slot;
 
-	if (!entry || !is_of(word, hash)) {
+	if (unlikely(!entry || !is_of(word, hash))) {
 		open_flow(run, vip, &key, hash, 0, 0);
 		return;
 	}
-	if ((word & WORD_STATE) == CONNECTION_CLOSED &&
-	    (packet->syn || packet->protocol == PROTO_UDP)) {
+	if (unlikely((word & WORD_STATE) == CONNECTION_CLOSED &&
+		     (packet->syn || packet->protocol == PROTO_UDP))) {
 		open_flow(run, vip, &key, hash, entry, word);
 		return;
 	}
-	if ((word & WORD_STATE) == CONNECTION_ENDED) {
+	if (unlikely((word & WORD_STATE) == CONNECTION_ENDED)) {
 		place_stateless(run, vip, hash);
 		return;
 	}
@@ -297,11 +297,11 @@ static __always_inline void find_backend(struct run *run, struct vip *vip)
 		follow(run, entry, hash);
 	}
 	backend = backends.lookup(&slot);
-	if (!backend || !(backend->flags & BACKEND_SERVES)) {
+	if (unlikely(!backend || !(backend->flags & BACKEND_SERVES))) {
 		move_flow(run, vip, hash, entry);
 		return;
 	}
-	if (run->live && (__s64)(run->now - entry->last_ns) >= (__s64)STAMP_NS) {
+	if (run->live && unlikely((__s64)(run->now - entry->last_ns) >= (__s64)STAMP_NS)) {
 		entry->last_ns = run->now;
 		if (!(vip->flags & VIP_DSR))
 			add_reply(run, vip, backend, slot);
@@ -317,10 +317,10 @@ static __always_inline void find_hop(struct run *run, struct backend *backend, s
 	*hop = backend->hop;
 	*vlan = backend->vlan;
 	*mtu = backend->mtu;
-	if (hop->ifindex && fits(run->packet, *vlan))
-		return;
-	hop->ifindex = 0;
-	find_route(run, &run->packet->source, &address, hop, vlan, mtu);
+	if (unlikely(!hop->ifindex || !fits(run->packet, *vlan))) {
+		hop->ifindex = 0;
+		find_route(run, &run->packet->source, &address, hop, vlan, mtu);
+	}
 }
 
 /* Send a packet of a VIP's to a backend. */
@@ -335,7 +335,7 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 	__u32 vlan;
 	__u64 mtu;
 
-	if (!backend || !counted || !backend->id) {
+	if (unlikely(!backend || !counted || !backend->id)) {
 		refuse(run, REASON_NO_BACKEND, vip->slot);
 		return;
 	}
@@ -344,7 +344,7 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 		counted->bytes += run->length;
 	}
 	find_hop(run, backend, &hop, &vlan, &mtu);
-	if (dsr) {
+	if (unlikely(dsr)) {
 		if (hop.ifindex)
 			send(run, &hop, vlan);
 		else
@@ -352,7 +352,7 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 		return;
 	}
 	/* What the stack forwards, it lowers the hop limit of, and tells the sender of. */
-	if (!hop.ifindex || packet->hop_limit <= 1) {
+	if (unlikely(!hop.ifindex || packet->hop_limit <= 1)) {
 		rewrite(run, &backend->service, 0, 0);
 		hand(run, hop.ifindex ? HANDED_HOP_LIMIT : HANDED_NEIGHBOUR);
 		return;
@@ -375,10 +375,10 @@ static __always_inline void to_vip(struct run *run, struct vip *vip)
 	if (leave(run, vip_slot))
 		return;
 	find_backend(run, vip);
-	if (run->choice->backend)
-		forward(run, vip);
-	else
+	if (unlikely(!run->choice->backend))
 		refuse(run, run->choice->reason, vip_slot);
+	else
+		forward(run, vip);
 }
 
 #endif

@@ -18,6 +18,9 @@
 #define EVENT_TEXT 32
 #define RULE_TEXT 40
 
+/* What is rare is laid out apart from what each packet runs through. */
+#define unlikely(condition) __builtin_expect(!!(condition), 0)
+
 struct address {
 	__u64 high, low;
 };

@@ -82,8 +82,9 @@ static __always_inline void from_backend(struct run *run, struct endpoint *endpo
 	__u64 mtu;
 	struct vip_slot *vip = vip_slots.lookup(&slot);
 	struct hop hop;
+	int found;
 
-	if (!entry || !is_of(word, hash) || !vip || vip->id != entry->vip) {
+	if (unlikely(!entry || !is_of(word, hash) || !vip || vip->id != entry->vip)) {
 		orphan(run, endpoint);
 		return;
 	}
@@ -99,12 +100,14 @@ static __always_inline void from_backend(struct run *run, struct endpoint *endpo
 		entry->packets++;
 		entry->bytes += run->length;
 	}
-	if (run->live && (packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) ||
-			  (__s64)(run->now - entry->last_ns) >= (__s64)STAMP_NS))
+	if (run->live && unlikely(packet->tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST) ||
+				  (__s64)(run->now - entry->last_ns) >= (__s64)STAMP_NS))
 		follow_reply(run, entry->vip);
-	if ((__s64)(run->now - entry->last_ns) >= (__s64)STAMP_NS) {
-		find_route(run, &vip->service.address, &packet->destination, &hop, &vlan, &mtu);
-		if (run->live) {
+	if (unlikely((__s64)(run->now - entry->last_ns) >= (__s64)STAMP_NS)) {
+		found = find_route(run, &vip->service.address, &packet->destination, &hop, &vlan,
+				   &mtu);
+		/* A large packet finds no way: the next one asks again. */
+		if (run->live && found != BPF_FIB_LKUP_RET_FRAG_NEEDED) {
 			entry->hop = hop;
 			entry->mtu = mtu;
 			entry->vlan = vlan;
@@ -112,11 +115,11 @@ static __always_inline void from_backend(struct run *run, struct endpoint *endpo
 		}
 	}
 	/* As it came, the stack tells the backend what became of it. */
-	if (packet->hop_limit <= 1) {
+	if (unlikely(packet->hop_limit <= 1)) {
 		hand(run, HANDED_HOP_LIMIT);
 		return;
 	}
-	if (mtu && packet->end - packet->l3 > mtu) {
+	if (unlikely(mtu && packet->end - packet->l3 > mtu)) {
 		hand(run, HANDED_TOO_BIG);
 		return;
 	}

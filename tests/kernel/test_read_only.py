@@ -118,7 +118,7 @@ def test_a_member_sees_all_but_what_root_alone_knows(watched: Watched) -> None:
     known = watched.site.status()
 
     run_time = ("run_count", "run_ns")
-    assert [program[name] for program in told["programs"] for name in run_time] == [None] * 4
+    assert [program[name] for program in told["programs"] for name in run_time] == [None] * 6
     assert None not in [program[name] for program in known["programs"] for name in run_time]
     for program in known["programs"]:
         program.update(dict.fromkeys(run_time))
