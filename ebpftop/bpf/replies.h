@@ -6,6 +6,8 @@
 #ifndef EBPFTOP_REPLIES_H
 #define EBPFTOP_REPLIES_H
 
+#define STATELESS_NS (60 * SECOND_NS)   /* how long after a flow without an entry */
+
 static __always_inline void count_reply(struct run *run, __u32 vip_slot, __u32 slot)
 {
 	struct balance_count *counted = vip_stats.lookup(&vip_slot);

@@ -21,10 +21,12 @@
 
 #include "maps.h"
 #include "balancer_maps.h"
+#include "scratch.h"
 #include "packet.h"
 #include "ddos_protection.h"
 #include "rewrite.h"
 #include "connections.h"
+#include "placement.h"
 #include "load_balancer.h"
 #include "replies.h"
 #include "icmp_errors.h"

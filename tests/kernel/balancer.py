@@ -16,8 +16,8 @@ from ebpftop.bpf.layout import Flag
 from ebpftop.control import rings
 from ebpftop.kernel import libbpf
 from ebpftop.model import Prefix
-from tests.kernel.packets import TCP
 from tests.kernel.observing import words
+from tests.kernel.packets import TCP
 from tests.kernel.pipeline import Pipeline
 
 ABORTED, DROP, PASS, TX, REDIRECT = range(5)
@@ -147,9 +147,7 @@ class Balancer:
         self, vip: Vip, slots: Sequence[int], *, reset: bool = False, previous: bool = False
     ) -> list[int]:
         """Put a ring of these slots in force; `previous` changes the one that is."""
-        members = [
-            rings.Member(s, vip.weights[s], repr(vip.backends[s]).encode()) for s in slots
-        ]
+        members = [rings.Member(s, vip.weights[s], repr(vip.backends[s]).encode()) for s in slots]
         if vip.algorithm == MAGLEV:
             built = rings.maglev(members, vip.built if previous else ())
         else:

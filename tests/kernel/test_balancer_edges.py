@@ -92,8 +92,8 @@ def leave_by(balancer: Balancer, ifindex: int) -> None:
     balancer.maps["ports"].put(ifindex, port)
 
 
-def opened(balancer: Balancer, **how: int) -> Vip:
-    vip = balancer.vip(VIP, BACKENDS, **how)
+def opened(balancer: Balancer) -> Vip:
+    vip = balancer.vip(VIP, BACKENDS)
     balancer.ring(vip, [1])
     return vip
 
@@ -192,9 +192,7 @@ def test_a_hop_on_another_interface_is_a_redirect(balancer: Balancer, routed: in
 def test_without_a_hop_the_kernel_is_asked_for_the_way(
     balancer: Balancer, routed: int, version: int
 ) -> None:
-    end, backends, client = (
-        (VIP, BACKENDS, CLIENT) if version == 4 else (VIP6, BACKENDS6, CLIENT6)
-    )
+    end, backends, client = (VIP, BACKENDS, CLIENT) if version == 4 else (VIP6, BACKENDS6, CLIENT6)
     vip = balancer.vip(end, backends, ifindex=0)
     balancer.ring(vip, [1])
     leave_by(balancer, routed)
@@ -338,7 +336,12 @@ def test_explain_names_the_reason_of_a_drop(balancer: Balancer) -> None:
     assert contents(balancer) == before
     balancer.ring(vip, [])
     assert balancer.explain(Shape(CLIENT, VIP, "S").to_bytes()) == (DROP, 2, "no-backend", 0)
-    assert balancer.explain(Shape(CLIENT, replace(VIP, port=81), "S").to_bytes()) == (PASS, 0, "", 0)
+    assert balancer.explain(Shape(CLIENT, replace(VIP, port=81), "S").to_bytes()) == (
+        PASS,
+        0,
+        "",
+        0,
+    )
 
 
 def test_explain_meets_every_path_and_writes_nothing(balancer: Balancer, routed: int) -> None:

@@ -196,7 +196,9 @@ def test_a_port_that_is_used_again_is_a_new_flow(balancer: Balancer) -> None:
 
 def test_dsr_follows_the_client_alone(balancer: Balancer) -> None:
     vip = balancer.vip(VIP, [replace(VIP, address=end.address) for end in BACKENDS], dsr=True)
-    frames = [Shape(End("192.0.2.1", 1000), VIP, flags).to_bytes() for flags in ("S", "A", "FA", "A")]
+    frames = [
+        Shape(End("192.0.2.1", 1000), VIP, flags).to_bytes() for flags in ("S", "A", "FA", "A")
+    ]
     states = []
     for frame in frames:
         action, after = balancer.run(frame)

@@ -31,9 +31,7 @@ VIPS = {
     (4, TCP): End("198.51.100.10", 80), (4, UDP): End("198.51.100.10", 53, UDP),
     (6, TCP): End("2001:db8:f::10", 80), (6, UDP): End("2001:db8:f::10", 53, UDP),
 }  # fmt: skip
-CLIENT_BYTES, VIP_BYTES = (
-    bytes.fromhex(mac.replace(":", "")) for mac in (CLIENT_MAC, VIP_MAC)
-)
+CLIENT_BYTES, VIP_BYTES = (bytes.fromhex(mac.replace(":", "")) for mac in (CLIENT_MAC, VIP_MAC))
 
 
 def backends(version: int, protocol: int) -> list[End]:
@@ -48,9 +46,7 @@ def balancer(pipeline: Pipeline) -> Balancer:
 
 
 def add(balancer: Balancer, version: int, protocol: int, algorithm: int = RR) -> Vip:
-    made = balancer.vip(
-        VIPS[version, protocol], backends(version, protocol), algorithm=algorithm
-    )
+    made = balancer.vip(VIPS[version, protocol], backends(version, protocol), algorithm=algorithm)
     if version == 6 or protocol == UDP:
         for slot in made.backends:
             balancer.write_backend(made, slot)
@@ -89,9 +85,7 @@ def test_both_directions_are_what_scapy_builds(
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_ten_thousand_random_flows_have_right_checksums(
-    balancer: Balancer, version: int
-) -> None:
+def test_ten_thousand_random_flows_have_right_checksums(balancer: Balancer, version: int) -> None:
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
     made = {protocol: add(balancer, version, protocol, MAGLEV) for protocol in (TCP, UDP)}

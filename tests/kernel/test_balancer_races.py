@@ -125,9 +125,7 @@ def test_counts_return_to_zero_whatever_happens_in_whatever_order(balancer: Bala
             libbpf.run_program(balancer.pipeline.program, chance.choice(pool))
 
     on_two_processors(work)
-    open_flows = sum(
-        state not in ("closed", "reply") for _, _, state, _ in balancer.connections()
-    )
+    open_flows = sum(state not in ("closed", "reply") for _, _, state, _ in balancer.connections())
     opened, closed = opened_and_closed(balancer, list(vip.backends))
     assert sum(balancer.flows().values()) == open_flows == opened - closed
     assert opened > 1000
