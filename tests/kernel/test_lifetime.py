@@ -52,7 +52,9 @@ def test_sigterm_is_like_quitting_at_once(site: Site) -> None:
     dashboard = opened(site, "eth0", "--interval", "10")
     told_s = time.monotonic()
 
+    # As systemd does it, so that a stopped process hears it too.
     dashboard.signal(signal.SIGTERM)
+    dashboard.signal(signal.SIGCONT)
 
     assert dashboard.wait() == 0
     # The next snapshot, 10 s away, is not waited for.
@@ -60,13 +62,15 @@ def test_sigterm_is_like_quitting_at_once(site: Site) -> None:
     assert site.is_clean()
 
 
-def test_a_lost_connection_is_like_quitting(site: Site) -> None:
-    dashboard = opened(site, "eth0")
+def test_a_lost_connection_is_like_quitting_and_keeps_what_is_to_be_kept(site: Site) -> None:
+    dashboard = opened(site, "eth0", "--keep")
+    program = site.program_on()
 
     dashboard.hang_up()
 
-    dashboard.wait()
-    assert site.is_clean()
+    assert dashboard.wait() == 0
+    assert site.program_on() == program
+    assert site.status()["attached"]
 
 
 def test_a_killed_dashboard_frees_the_interface_and_the_next_verb_sweeps(site: Site) -> None:
