@@ -115,25 +115,24 @@ class ProtectionControl:
             if slot is not None:
                 table.remove([slot])
                 table.commit()
-            automatic = self._automatic(prefix) and self._maps["auto_blocks"].delete(
-                (prefix.high, prefix.low)
-            )
+            automatic = self._blocked_automatically(prefix)
+            if automatic:
+                self._maps["auto_blocks"].delete((prefix.high, prefix.low))
             if slot is None and not automatic:
                 raise self._not_blocked(table, prefix)
             self._tell(EventKind.UNBLOCK, prefix, "by the operator")
 
-    def _automatic(self, prefix: Prefix) -> bool:
-        """Whether automatic blocks are of this kind: an IPv4 address, or an IPv6 /64."""
-        return prefix.is_host if prefix.is_ipv4 else prefix.length == 64
+    def _blocked_automatically(self, prefix: Prefix) -> bool:
+        """Whether an automatic block of exactly `prefix` holds; one that is over stays known."""
+        if not (prefix.is_host if prefix.is_ipv4 else prefix.length == 64):
+            return False
+        found = self._maps["auto_blocks"].get((prefix.high, prefix.low))
+        return found is not None and int(found["until_ns"][0]) > time.monotonic_ns()
 
     def _not_blocked(self, table: RuleTable, prefix: Prefix) -> NotFoundError:
         covering = _holder(table, prefix, Rule.BLOCKED)
         net = prefix.truncated(64)
-        if (
-            covering is None
-            and not prefix.is_ipv4
-            and self._maps["auto_blocks"].get((net.high, net.low)) is not None
-        ):
+        if covering is None and not prefix.is_ipv4 and self._blocked_automatically(net):
             covering = net
         hint = f"the block of {covering} holds it" if covering else "`ebpftop blocks` lists them"
         return NotFoundError(f"{prefix} is not blocked by itself", hint)

@@ -128,7 +128,7 @@ def blocks(
         said: Their `reasons`.
         hits: The same slots of `rule_hits`, summed over CPUs.
         automatic: Keys and values of `auto_blocks`.
-        now_ns: CLOCK_MONOTONIC; what ended before it is left out.
+        now_ns: What the kernel's programs take for the time; what ended before is left out.
     """
     until = rules["until_ns"]
     held = np.flatnonzero((rules["kind"] == Rule.BLOCKED) & ((until == 0) | (until > now_ns)))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -133,6 +134,14 @@ def test_an_interface_that_somebody_else_took_over_is_not_ours(site: Site) -> No
         site.ebpftop("status", "eth0").refused(5, "not attached to eth0")
 
     assert site.status("lo")["attached"]
+
+
+def test_a_folder_that_is_not_roots_is_no_instance(site: Site) -> None:
+    site.done("attach", "eth0")
+    with site.instance() as instance:
+        os.chown(instance.folder, 65534, 0)
+
+    site.ebpftop("status", "eth0").refused(5, "not attached to eth0")
 
 
 def test_attaching_twice_is_refused_and_says_what_to_do(site: Site) -> None:

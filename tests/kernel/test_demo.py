@@ -32,7 +32,7 @@ class Demo:
     process: subprocess.Popen[str]
     files: dict[Path, int] = field(default_factory=dict)
     """Inodes of its namespaces, its pins and its lock."""
-    members: dict[Path, str | None] = field(default_factory=dict)
+    members: dict[Path, str] = field(default_factory=dict)
     """Its processes, and when each started."""
 
     @classmethod
@@ -54,7 +54,7 @@ class Demo:
         (folder,) = until(lambda: list(bpffs.BPFFS.glob(f"{server}-*")))
         lock = bpffs.RUN / f"{folder.name}.lock"
         until(lambda: len(processes_in(inodes)) >= 6)
-        self.members = {process: started(process) for process in processes_in(inodes)}
+        self.members = {p: since for p in processes_in(inodes) if (since := started(p))}
         self.files = {path: path.stat().st_ino for path in (*paths, folder, lock)}
 
     def leftovers(self) -> list[Path]:

@@ -130,6 +130,19 @@ def test_detaching_ends_what_a_joined_dashboard_shows(site: Site) -> None:
     assert site.is_clean()
 
 
+def test_a_dashboard_that_lost_what_it_attached_leaves_alone_what_came_after(site: Site) -> None:
+    dashboard = opened(site, "eth0")
+    site.done("detach", "eth0")
+    site.done("attach", "eth0")
+    program = site.program_on()
+
+    dashboard.wait_for("SOURCE LOST")
+    assert quit_of(dashboard) == 1
+
+    assert site.program_on() == program
+    assert site.status()["attached"]
+
+
 def test_the_second_dashboard_watches_and_says_who_has_control(site: Site) -> None:
     first = opened(site, "eth0")
     second = opened(site, "eth0")
