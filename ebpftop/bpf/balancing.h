@@ -16,6 +16,10 @@ static __always_inline void balance(struct run *run)
 
 	if (!(run->conf->flags & FLAG_VIPS) || unlikely(packet->unparsed))
 		return;
+	/* An IPv6 packet to a mapped IPv4 address is for no VIP. */
+	if (unlikely(packet->kind == PACKET_IPV6 && packet->destination.high == 0 &&
+		     (__u32)packet->destination.low == bpf_htonl(0xffff)))
+		return;
 	if (unlikely(packet->protocol != PROTO_TCP && packet->protocol != PROTO_UDP)) {
 		balance_error(run);
 		return;

@@ -431,7 +431,8 @@ static __always_inline void protect(struct run *run)
 		if (run->live && !tracked)
 			run->cpu->flood_untracked++;
 	}
-	if (reason == REASON_NONE && run->packet->unparsed && flags & FLAG_DROP_UNPARSED)
+	if (reason == REASON_NONE && run->packet->unparsed && flags & FLAG_DROP_UNPARSED &&
+	    !(rule & RULE_ALLOWED))
 		reason = REASON_UNPARSED;
 	if (reason != REASON_NONE)
 		drop(run, reason, row);

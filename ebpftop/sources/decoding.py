@@ -105,41 +105,52 @@ def total_rates(now: Totals, before: Totals, interval_s: float) -> Rates:
     )
 
 
+def reasons(rules: Records) -> NDArray[np.object_]:
+    """Return the printable text of each rule; of a long list, many have the same."""
+    raw = rules["text"].tolist()
+    printed = {word: text(word) for word in set(raw)}
+    answer = np.empty(len(raw), np.object_)
+    answer[:] = [printed[word] for word in raw]
+    return answer
+
+
 def blocks(
-    rules: Records, hits: Records, automatic: tuple[Records, Records], now_ns: int
+    rules: Records,
+    said: NDArray[np.object_],
+    hits: Records,
+    automatic: tuple[Records, Records],
+    now_ns: int,
 ) -> Blocks:
     """Join manual blocks, their hits and automatic blocks into one table.
 
     Args:
         rules: The used slots of `rules`.
+        said: Their `reasons`.
         hits: The same slots of `rule_hits`, summed over CPUs.
         automatic: Keys and values of `auto_blocks`.
-        now_ns: CLOCK_MONOTONIC; what ended before it is left out.
+        now_ns: What the kernel's programs take for the time; what ended before is left out.
     """
     until = rules["until_ns"]
     held = np.flatnonzero((rules["kind"] == Rule.BLOCKED) & ((until == 0) | (until > now_ns)))
     keys, values = automatic
     live = np.flatnonzero(values["until_ns"] > now_ns)
-    manual, auto = rules[held], values[live]
-    reasons = np.empty(len(held) + len(live), np.object_)
-    reasons[: len(held)] = [text(raw) for raw in manual["text"].tolist()]
-    words = [_limit_reason(int(code)) for code in range(len(layout.REASONS))]
-    reasons[len(held) :] = [words[min(int(code), len(words) - 1)] for code in auto["reason"]]
+    auto = values[live]
+    words = np.array([_limit_reason(code) for code in range(len(layout.REASONS))], np.object_)
 
     def joined(ours: NDArray[Any], theirs: NDArray[Any]) -> U64:
         return np.concatenate([native(ours), native(theirs)])
 
     low = native(keys["low"][live])
     return Blocks(
-        high=joined(manual["address"]["high"], keys["high"][live]),
-        low=joined(manual["address"]["low"], low),
+        high=joined(rules["address"]["high"][held], keys["high"][live]),
+        low=joined(rules["address"]["low"][held], low),
         length=np.concatenate(
-            [manual["length"].astype(np.uint8), np.where(low == 0, 64, 128).astype(np.uint8)]
+            [rules["length"][held].astype(np.uint8), np.where(low == 0, 64, 128).astype(np.uint8)]
         ),
         automatic=np.repeat(np.array([0, 1], np.uint8), [len(held), len(live)]),
-        reason=reasons,
-        set_ns=joined(manual["set_ns"], auto["set_ns"]),
-        expires_ns=joined(manual["until_ns"], auto["until_ns"]),
+        reason=np.concatenate([said[held], words[np.minimum(auto["reason"], len(words) - 1)]]),
+        set_ns=joined(rules["set_ns"][held], auto["set_ns"]),
+        expires_ns=joined(until[held], auto["until_ns"]),
         packets=joined(hits["packets"][held], auto["packets"]),
         bytes=joined(hits["bytes"][held], auto["bytes"]),
     )

@@ -147,10 +147,20 @@ class Stage:
 
 @contextlib.contextmanager
 def staged(
-    policy: Policy | None = None, *, mode: str = "auto", clients: int = 3
+    policy: Policy | None = None, *, mode: str = "auto", clients: int = 3, quiet: bool = False
 ) -> Iterator[Stage]:
-    """Build a lab, attach to its server's interface, and enter its server's namespace."""
+    """Build a lab, attach to its server's interface, and enter its server's namespace.
+
+    Args:
+        policy: What is in force; the default has every limit off.
+        mode: Of XDP.
+        clients: How many client hosts.
+        quiet: Nothing comes over the wire, so that only what a test sends is counted.
+    """
     with Lab(clients) as lab, joined(lab.server):
+        if quiet:
+            for host in (*lab.clients, lab.attacker):
+                host.ip(f"link set {host.interface} down")
         instance = policies.attach([IFACE], policy or Policy(), mode=mode, path=None, pinned=False)
         stage = Stage(lab, instance)
         try:

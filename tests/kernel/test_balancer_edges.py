@@ -365,3 +365,10 @@ def test_explain_meets_every_path_and_writes_nothing(balancer: Balancer, routed:
         told = [balancer.explain(shape.to_bytes()) for _ in range(3)]
         assert told[0] == told[1] == told[2]
         assert contents(balancer) == before
+
+
+def test_an_ipv6_packet_to_a_mapped_address_is_for_no_vip(balancer: Balancer) -> None:
+    opened(balancer)
+    mapped = replace(VIP, address=f"::ffff:{VIP.address}")
+    sent = Shape(CLIENT6, mapped, "S").to_bytes()
+    assert balancer.run(sent) == (PASS, sent)

@@ -110,9 +110,10 @@ def test_a_flood_begins_and_ends_once(pipeline: Pipeline) -> None:
     assert len(pipeline.events()) == 1
     pipeline.advance(1)
     pipeline.run(frame(NEIGHBOUR))
+    assert kinds(pipeline) == [EventKind.FLOOD, EventKind.FLOOD_END]
     pipeline.advance(5)
     pipeline.run(frame(NEIGHBOUR))
-    assert kinds(pipeline) == [EventKind.FLOOD, EventKind.FLOOD_END]
+    assert len(pipeline.events()) == 2
     ended = pipeline.events()[1]
     assert ended[4] == (ended[3] - began_ns, 0)
     assert pipeline.shared()["flood_since_ns"] == 0
@@ -167,6 +168,27 @@ def test_packets_of_ever_new_sources_are_a_flood_though_nothing_is_limited(
     pipeline.run(frame(NEIGHBOUR))
 
     assert [event[0::4] for event in pipeline.events()] == [(EventKind.FLOOD, (130, 130))]
+
+
+def test_a_flood_is_told_with_the_untracked_of_its_own_second(pipeline: Pipeline) -> None:
+    # GIVEN a flood of new sources, told, and long over
+    pipeline.configure(new_sources=0, flood_pps=100)
+    for _ in range(2):
+        pipeline.passed(frame(HOST), 130)
+        pipeline.advance(0.01)
+    for _ in range(3):
+        pipeline.run(frame(NEIGHBOUR))
+        pipeline.advance(10)
+
+    # WHEN a known source floods
+    pipeline.limit(pps=1, burst_s=0.1)
+    pipeline.configure(new_sources=1)
+    pipeline.passed(frame(HOST), 131)
+    pipeline.advance(0.01)
+    pipeline.run(frame(HOST))
+
+    told = [event[0::4] for event in pipeline.events() if event[0] is EventKind.FLOOD]
+    assert told == [(EventKind.FLOOD, (130, 130)), (EventKind.FLOOD, (130, 0))]
 
 
 def test_a_full_table_is_told_once(pipeline: Pipeline) -> None:

@@ -20,7 +20,8 @@ from ebpftop.kernel.maps import Map
 from ebpftop.lab import flood, send_udp
 from ebpftop.model import Prefix, Snapshot
 from ebpftop.ranking import order
-from ebpftop.sources.live import TICKS_BEFORE_ALARM, LiveSource
+from ebpftop.sources.invariants import TICKS_BEFORE_ALARM
+from ebpftop.sources.live import LiveSource
 from tests.kernel.stage import Stage, staged, until
 
 pytestmark = pytest.mark.kernel

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import EventKind, Rule
-from ebpftop.model import VERDICTS, Clock, Count, Prefix
+from ebpftop.model import VERDICTS, Blocks, Clock, Count, Prefix
 from ebpftop.sources import decoding
 
 NOW_NS = 5_000_000_000
@@ -90,6 +90,10 @@ def joined(*records: np.ndarray) -> np.ndarray:
     return np.concatenate(records, dtype=layout.RULE) if records else np.zeros(0, layout.RULE)
 
 
+def blocks(rules: np.ndarray, hits: np.ndarray, automatic: tuple[np.ndarray, np.ndarray]) -> Blocks:
+    return decoding.blocks(rules, decoding.reasons(rules), hits, automatic, NOW_NS)
+
+
 def test_blocks_are_manual_ones_and_automatic_ones_that_hold() -> None:
     rules = joined(
         rule("192.0.2.1", Rule.BLOCKED, 0, b"spam"),
@@ -114,7 +118,7 @@ def test_blocks_are_manual_ones_and_automatic_ones_that_hold() -> None:
         values[at]["until_ns"], values[at]["reason"] = until_ns, REASON[reason]
         values[at]["packets"], values[at]["bytes"], values[at]["set_ns"] = 7 + at, 70, 18
 
-    held = decoding.blocks(rules, hits, (keys, values), NOW_NS)
+    held = blocks(rules, hits, (keys, values))
 
     assert [str(held.prefix(row)) for row in range(len(held))] == [
         "192.0.2.1", "2001:db8::/32", "203.0.113.7", "2001:db8:0:1::/64",
@@ -133,7 +137,7 @@ def test_blocks_are_manual_ones_and_automatic_ones_that_hold() -> None:
 def test_tables_without_rows_are_tables() -> None:
     none = np.zeros(0, layout.RULE), np.zeros(0, layout.COUNT)
     nobody = np.zeros(0, layout.ADDRESS), np.zeros(0, layout.AUTO_BLOCK)
-    assert len(decoding.blocks(*none, nobody, NOW_NS)) == 0
+    assert len(blocks(*none, nobody)) == 0
     assert len(decoding.allowed(*none)) == 0
     assert decoding.source_columns(np.zeros(0, layout.SOURCE))["last_ns"].tolist() == []
 
@@ -152,11 +156,10 @@ def test_the_allow_list_leaves_blocks_out() -> None:
 @pytest.mark.parametrize("raw", [b"\x1b[31mred", b"a\nb", "\u202eabc".encode(), b"\xff\xfe"])
 def test_text_of_a_map_reaches_nobody_as_control(raw: bytes) -> None:
     assert decoding.text(raw).isprintable()
-    held = decoding.blocks(
+    held = blocks(
         rule("192.0.2.1", Rule.BLOCKED, text=raw),
         np.zeros(1, layout.COUNT),
         (np.zeros(0, layout.ADDRESS), np.zeros(0, layout.AUTO_BLOCK)),
-        NOW_NS,
     )
     assert held.reason[0].isprintable()
 
@@ -168,7 +171,7 @@ def test_text_of_a_map_reaches_nobody_as_control(raw: bytes) -> None:
         (EventKind.BLOCK, (9 * 10**9, 0), b"spam", ("block", "192.0.2.1", "for 9s, spam")),
         (EventKind.BLOCK_AUTO, (REASON["limit-bps"], 60 * 10**9), b"",
          ("auto-block", "192.0.2.1", "over the limit of bits, for 1m00s")),
-        (EventKind.BLOCK_AUTO, (99, 10**9), b"", ("auto-block", "192.0.2.1", "unparsed, for 1s")),
+        (EventKind.BLOCK_AUTO, (99, 10**9), b"", ("auto-block", "192.0.2.1", f"{layout.REASONS[-1]}, for 1s")),
         (EventKind.BLOCK_END, (0, 1), b"", ("block-end", "192.0.2.1", "automatic block over")),
         (EventKind.BLOCK_END, (0, 0), b"", ("block-end", "192.0.2.1", "block over")),
         (EventKind.UNBLOCK, (0, 0), b"by me", ("unblock", "192.0.2.1", "by me")),
