@@ -304,6 +304,9 @@ class Count:
     """Sum of their lengths on the wire, without the frame check sequence."""
 
 
+DIRECTIONS = ("ingress", "egress")
+"""Ways through an interface: what comes in, and what goes out."""
+
 VERDICTS = ("passed", "dropped", "transmitted", "redirected", "aborted")
 """What can become of a packet, in the order of the pane and of the JSON."""
 

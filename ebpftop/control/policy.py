@@ -58,6 +58,8 @@ def capacities(capacity: CapacityPolicy) -> dict[str, int]:
         "CAPACITY_BLOCKS": capacity.blocks,
         "CAPACITY_PREFIXES": capacity.prefixes,
         "CAPACITY_RULES": capacity.blocks + 2 * capacity.prefixes,
+        "CAPACITY_SENT": capacity.sources,
+        "CAPACITY_CACHE": max(1024, capacity.sources // 8),
     }
 
 

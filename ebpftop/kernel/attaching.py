@@ -16,17 +16,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from ebpftop import __version__
-from ebpftop.bpf import layout
 from ebpftop.errors import KernelRefusedError, NotFoundError
 from ebpftop.format import printable
 from ebpftop.kernel import bpffs, libbpf, loading
 from ebpftop.kernel.instance import (
     PIPELINE,
+    PROGRAMS,
     Attachment,
     Instance,
     LoadedProgram,
     Meta,
     describe_failure,
+    fingerprint,
     network_namespace,
 )
 from ebpftop.kernel.netlink import Link, netlink
@@ -173,13 +174,13 @@ def _open_to_group(folder: Path, gid: int) -> None:
 def _with_meta(folder: Path, links: Sequence[Link], policy: str) -> Instance:
     """Write the first `meta`, with which the folder can be opened."""
     programs = []
-    for name in layout.PROGRAMS:
+    for name in PROGRAMS:
         fd = libbpf.open_pin(folder / f"prog_{name}")
         info = libbpf.program_info(fd)
         os.close(fd)
         programs.append(LoadedProgram(name, info.id, info.tag, info.verified_insns))
     meta = Meta(
-        version=__version__, layout=layout.fingerprint(), namespace=network_namespace(),
+        version=__version__, layout=fingerprint(), namespace=network_namespace(),
         attached_s=time.time(), policy=policy, programs=programs,
         attachments=[Attachment(link.name, link.index, "") for link in links],
     )  # fmt: skip

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from ebpftop import __version__
-from ebpftop.bpf import layout
+from ebpftop.bpf import layout, shaper_layout
 from ebpftop.errors import (
     EbpftopError,
     KernelRefusedError,
@@ -33,6 +33,16 @@ from ebpftop.kernel.maps import Map
 from ebpftop.kernel.netlink import Link, netlink
 
 PIPELINE = "xdp_pipeline"
+
+MAPS = {**layout.MAPS, **shaper_layout.MAPS}
+"""Every map of an instance."""
+PROGRAMS = (*layout.PROGRAMS, *shaper_layout.PROGRAMS)
+"""Every program of an instance."""
+
+
+def fingerprint() -> str:
+    """Return a short hash of the layout of all maps."""
+    return layout.fingerprint(MAPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +140,20 @@ class Instance:
 
     def _open_map(self, name: str) -> None:
         fd = libbpf.open_pin(self.folder / name, read_only=self.read_only)
-        self.maps[name] = Map(fd, *layout.MAPS[name])
+        self.maps[name] = Map(fd, *MAPS[name])
 
     def _open_rest(self) -> None:
-        if self.meta.layout != layout.fingerprint():
+        if self.meta.layout != fingerprint():
             raise KernelRefusedError(
                 f"{self.describe()} was attached by ebpftop {self.meta.version}, "
                 f"whose maps differ from those of {__version__}",
                 "use that version, or `ebpftop detach` and attach again",
             )
-        for name in layout.MAPS:
+        for name in MAPS:
             if name not in self.maps:
                 self._open_map(name)
         if not self.read_only:
-            for name in layout.PROGRAMS:
+            for name in PROGRAMS:
                 self.programs[name] = libbpf.open_pin(self.folder / f"prog_{name}")
 
     def _read_meta(self) -> Meta:

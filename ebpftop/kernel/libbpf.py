@@ -231,3 +231,21 @@ def run_program(
         options.ctx_size_in = len(context)
     call("bpf_prog_test_run_opts", program, ct.byref(options))
     return options.retval, room.raw[: options.data_size_out], options.duration
+
+
+def run_with_context(program: int, packet: bytes, context: bytes) -> tuple[int, bytes, bytes]:
+    """Run a program once on a packet and its context (`struct __sk_buff`, `struct xdp_md`).
+
+    Returns:
+        Its return value, and the packet and the context after it.
+    """
+    room = ct.create_string_buffer(len(packet) + 256)
+    inner, outer = ct.create_string_buffer(context), ct.create_string_buffer(len(context))
+    options = _TestRunOptions(ct.sizeof(_TestRunOptions))
+    options.data_in, options.data_size_in = packet, len(packet)
+    options.data_out, options.data_size_out = ct.addressof(room), len(room)
+    options.ctx_in, options.ctx_size_in = ct.addressof(inner), len(context)
+    options.ctx_out, options.ctx_size_out = ct.addressof(outer), len(context)
+    options.repeat = 1
+    call("bpf_prog_test_run_opts", program, ct.byref(options))
+    return options.retval, room.raw[: options.data_size_out], outer.raw[: options.ctx_size_out]
