@@ -54,7 +54,10 @@ class Hook(IntEnum):
 
 CLASSIFIED = np.dtype([("length", U32), ("direction", ">u4"), ("word", "V16")])
 CONFIG = np.dtype(
-    [(name, U64) for name in ("generation", "flags", "horizon", "mark", "count_sent")]
+    [
+        (name, U64)
+        for name in ("generation", "flags", "horizon", "mark", "count_sent", "retired_packets")
+    ]
 )
 TRAFFIC_CLASS = np.dtype(
     [
@@ -74,7 +77,7 @@ CLASS_STATS = np.dtype(
         (name, U64)
         for name in (
             "packets", "bytes", "dropped_packets", "dropped_bytes", "marked_packets",
-            "borrowed_bytes",
+            "borrowed_bytes", "queued_packets", "queued_bytes",
         )
     ]
 )  # fmt: skip

@@ -51,6 +51,7 @@ struct shaper_config {
 	__u64 horizon;            /* line time: what would leave later than this is dropped */
 	__u64 mark;               /* line time: what is paced to leave later than this is marked */
 	__u64 count_sent;         /* for user space: 0 as classes need it, 1 on, 2 off */
+	__u64 retired_packets;    /* for readers: counted by classes that are no more */
 };
 
 /* What a class is; its bucket lives apart, so that writing one does not touch the other. */
@@ -81,6 +82,7 @@ struct class_stats {
 	__u64 dropped_packets, dropped_bytes;
 	__u64 marked_packets;
 	__u64 borrowed_bytes;     /* passed on the parent's account */
+	__u64 queued_packets, queued_bytes; /* handed to the HTB class since it was made */
 };
 
 struct shaper_stats {

@@ -214,6 +214,9 @@ static __always_inline int police(struct charge *charge)
 	charge->mark = owed(charge->bucket, charge->now) >= class->mark;
 	if (!parent || !charge->parent_bucket)
 		return take(charge->bucket, charge->now, cost, most);
+	/* While its parent has plenty to lend, a class is not congested. */
+	if (owed(charge->parent_bucket, charge->now) * 2 < parent->burst - class->reserve)
+		charge->mark = 0;
 	above = line_time(parent, charge->bytes);
 	most = room(parent->burst, above);
 	if (within) {
@@ -285,6 +288,8 @@ static __always_inline int shape(struct __sk_buff *skb, struct packet *packet,
 	count->bytes += bytes;
 	if (direction == EGRESS && charge.class->shaping == SHAPING_HTB) {
 		skb->priority = charge.class->htb;
+		count->queued_packets += packets;
+		count->queued_bytes += bytes;
 		return NEXT;
 	}
 	if (charge.class->parent) {

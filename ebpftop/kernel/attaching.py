@@ -18,7 +18,7 @@ from pathlib import Path
 from ebpftop import __version__
 from ebpftop.errors import KernelRefusedError, NotFoundError
 from ebpftop.format import printable
-from ebpftop.kernel import bpffs, libbpf, loading
+from ebpftop.kernel import bpffs, libbpf, loading, tc_hooks
 from ebpftop.kernel.instance import (
     PIPELINE,
     PROGRAMS,
@@ -101,6 +101,8 @@ def attach(
             # Who waited for the lock may find that another was faster.
             if not folder.exists():
                 links = _free_links(interfaces)
+                for link in links:
+                    tc_hooks.clear_interface(link.index)  # what a crash left
                 instance = _created(folder, links, defines, gid, policy)
                 _put_in_force(instance, mode, pinned, configure)
                 return instance
@@ -244,6 +246,7 @@ def detach(instance: Instance, interface: str) -> None:
     standing = {at for program, at in libbpf.linked_programs() if program == pipeline}
     staying = [a for a in instance.meta.attachments if a.index in standing]
     if staying:
+        tc_hooks.clear_one(instance.folder, index)
         instance.write_meta(replace(instance.meta, attachments=staying))
         (instance.folder / f"link_{index}").unlink(missing_ok=True)
     else:

@@ -28,7 +28,7 @@ from ebpftop.errors import (
     NotAttachedError,
     NotPermittedError,
 )
-from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel import bpffs, libbpf, tc_hooks
 from ebpftop.kernel.maps import Map
 from ebpftop.kernel.netlink import Link, netlink
 
@@ -121,6 +121,8 @@ class Instance:
         self.programs: dict[str, int] = {}
         self.links: dict[int, int] = {}
         """File descriptors of links that this process holds, by interface number."""
+        self.tc_links: dict[Path, int] = {}
+        """The same of the shaper's links, by where they are pinned if they are."""
         try:
             self._open_map("meta")
             if meta is None:
@@ -195,18 +197,34 @@ class Instance:
         """Let the links outlive this process."""
         for index, fd in self.links.items():
             libbpf.pin(fd, self.folder / f"link_{index}")
+        for path, fd in self.tc_links.items():
+            if not path.exists():
+                libbpf.pin(fd, path)
+
+    def close_tc_link(self, pin: Path) -> None:
+        """Give back the link that is pinned there, or would be, if this process holds it."""
+        fd = self.tc_links.pop(pin, None)
+        if fd is not None:
+            os.close(fd)
+
+    @property
+    def outlives_us(self) -> bool:
+        """Whether what is attached stays when this process ends."""
+        return not self.links or any(self.folder.glob("link_*"))
 
     def close(self) -> None:
         """Give back every file descriptor; links that are not pinned go away with that."""
-        for fd in (*self.links.values(), *self.programs.values()):
+        for fd in (*self.links.values(), *self.tc_links.values(), *self.programs.values()):
             os.close(fd)
         for opened in self.maps.values():
             opened.close()
         self.links, self.programs, self.maps = {}, {}, {}
+        self.tc_links = {}
 
     def remove(self) -> None:
         """Close it and take away everything of ours; call it under the writer's lock."""
         self.close()
+        tc_hooks.clear_folder(self.folder, same_namespace=_is_of_this_namespace(self.folder))
         bpffs.remove(self.name)
 
 
@@ -217,7 +235,13 @@ def sweep_stale() -> None:
     for name in bpffs.names():
         with bpffs.locked(name, wait=False) as ours:
             if ours and _is_stale(bpffs.BPFFS / name):
+                folder = bpffs.BPFFS / name
+                tc_hooks.clear_folder(folder, same_namespace=_is_of_this_namespace(folder))
                 bpffs.remove(name)
+
+
+def _is_of_this_namespace(folder: Path) -> bool:
+    return folder.name.startswith(f"{network_namespace()}-")
 
 
 def _is_stale(folder: Path) -> bool:

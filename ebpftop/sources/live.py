@@ -29,6 +29,7 @@ from ebpftop.model import (
 )
 from ebpftop.ranking import RowKeys, match_rows, rates
 from ebpftop.sources import decoding
+from ebpftop.sources.shaping import ShapingReader
 from ebpftop.sources.states import States
 
 SLOW_MAPS_EVERY = 10
@@ -36,7 +37,12 @@ SLOW_MAPS_EVERY = 10
 TICKS_BEFORE_ALARM = 3
 """How often in a row a sum must fail before it is called broken: counters move while read."""
 
-HOOKS = {PIPELINE: "xdp", "control": "none, run by ebpftop"}
+HOOKS = {
+    PIPELINE: "xdp",
+    "control": "none, run by ebpftop",
+    "shape_ingress": "tc ingress",
+    "shape_egress": "tc egress",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class LiveSource:
         self._netlink = Netlink()
         self._before: _Reading | None = None
         self._states = States()
+        self._shaping = ShapingReader(instance)
         self._sequence = 0
         self._event_cursor: int | None = None
         self._rules = np.zeros(0, layout.RULE)
@@ -125,6 +132,7 @@ class LiveSource:
         blocks = decoding.blocks(rules, hits, automatic, taken_ns)
         allowed = decoding.allowed(rules, hits)
         self._count_fills(len(rows), len(automatic[0]), blocks, allowed)
+        shaped = self._shaping.read(clock.monotonic_ns, interval_s, sources)
         events, missed = self._new_events(clock)
         sequence, self._sequence = self._sequence, self._sequence + 1
         return Snapshot(
@@ -148,7 +156,10 @@ class LiveSource:
             missed_events=missed,
             programs=self._programs(),
             maps=self._map_infos(),
-            invariants=invariants,
+            invariants={**invariants, **shaped.invariants},
+            classes=shaped.classes,
+            unclassified=shaped.unclassified,
+            sent=shaped.sent,
         )
 
     def _read_stats(self) -> NDArray[Any]:

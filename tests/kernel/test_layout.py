@@ -85,7 +85,7 @@ def test_a_changed_layout_has_another_fingerprint(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_shapers_page_is_checked_too() -> None:
-    compiled = {
+    compiled: Compiled = {
         name: {
             part: [list(field) for field in layout.flattened(dtype)]
             for part, dtype in zip(("key", "value"), types, strict=True)
