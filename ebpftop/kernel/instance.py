@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import errno
 import grp
+import itertools
 import os
 import zlib
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -234,14 +235,29 @@ def sweep_stale() -> None:
         return
     for name in bpffs.names():
         with bpffs.locked(name, wait=False) as ours:
-            if ours and _is_stale(bpffs.BPFFS / name):
-                folder = bpffs.BPFFS / name
+            folder = bpffs.BPFFS / name
+            if ours and _is_stale(folder) and not _is_anothers_duty(folder):
                 tc_hooks.clear_folder(folder, same_namespace=_is_of_this_namespace(folder))
                 bpffs.remove(name)
+    with suppress(OSError):
+        tc_hooks.sweep_orphans(filter(_is_of_this_namespace, bpffs.folders()))
 
 
 def _is_of_this_namespace(folder: Path) -> bool:
     return folder.name.startswith(f"{network_namespace()}-")
+
+
+def _is_anothers_duty(folder: Path) -> bool:
+    """Whether a stale instance has left queues where only a process of another namespace can go."""
+    inode = folder.name.partition("-")[0]
+    if _is_of_this_namespace(folder) or not tc_hooks.has_leftovers(folder):
+        return False
+    paths = itertools.chain(Path("/proc").glob("[0-9]*/ns/net"), Path("/run/netns").glob("*"))
+    for path in paths:
+        with suppress(OSError):
+            if str(path.stat().st_ino) == inode:
+                return True
+    return False
 
 
 def _is_stale(folder: Path) -> bool:

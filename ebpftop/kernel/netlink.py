@@ -86,6 +86,8 @@ class Qdisc:
     """Major and minor number; 0 where the kernel put it there by itself."""
     parent: int
     """Where it is; `TC_ROOT` for the root."""
+    ifindex: int
+    """Of its interface."""
 
     @property
     def label(self) -> str:
@@ -207,11 +209,16 @@ class TrafficControl:
         self._route.close()
 
     def qdiscs(self) -> list[Qdisc]:
-        """Return every qdisc; none where the interface is gone."""
+        """Return every qdisc, of every interface where the number is 0."""
         return [
-            Qdisc(message.get_attr("TCA_KIND"), message["handle"], message["parent"])
-            for message in self._route.get_qdiscs(index=self.index)
-            if message["index"] == self.index
+            Qdisc(
+                message.get_attr("TCA_KIND"),
+                message["handle"],
+                message["parent"],
+                message["index"],
+            )
+            for message in self._route.get_qdiscs()
+            if self.index in (0, message["index"])
         ]
 
     def set_root(self, kind: str) -> None:

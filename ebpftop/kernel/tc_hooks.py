@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ebpftop.bpf.shaper_layout import Hook
 from ebpftop.errors import KernelRefusedError
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.maps import Map
-from ebpftop.kernel.netlink import OUR_ROOTS, TC_ROOT, Qdisc, traffic_control
+from ebpftop.kernel.netlink import OUR_ROOTS, TC_CLSACT, TC_ROOT, Qdisc, traffic_control
 from ebpftop.model import DIRECTIONS
 
 _NO_TCX = (errno.EINVAL, errno.EOPNOTSUPP, errno.E2BIG)
@@ -99,6 +99,7 @@ def put_program(
                 libbpf.pin(link, pin)
             return link
     with traffic_control(ifindex) as tc:
+        hooks.set(ifindex, flags | Hook.CLSACT_FILTERS)
         flags |= Hook.CLSACT_FILTERS | (Hook.CLSACT_OURS if tc.add_clsact() else 0)
         hooks.set(ifindex, flags | 1 << direction)
         tc.add_filter(direction, program, filter_name(direction))
@@ -178,16 +179,19 @@ def give_queue(
             f"{name} has several queues without fq",
             "sysctl -w net.core.default_qdisc=fq, and set the interface up again",
         )
+    before = hooks.flags(ifindex)
+    # Remembered first: what nobody remembers is swept away.
+    hooks.set(ifindex, before | Hook.ROOT_OURS)
     try:
         with traffic_control(ifindex) as tc:
             tc.set_root(kind)
     except OSError as error:
+        hooks.set(ifindex, before)
         if error.errno != errno.ENOENT:
             raise
         raise KernelRefusedError(
             f"{name} has no {kind}, and this kernel does not know it", f"modprobe sch_{kind}"
         ) from error
-    hooks.set(ifindex, hooks.flags(ifindex) | Hook.ROOT_OURS)
 
 
 def take_queue(hooks: HookTable, ifindex: int) -> None:
@@ -240,6 +244,25 @@ def clear_folder(folder: Path, *, same_namespace: bool) -> None:
                 os.close(fd)
     for ifindex, flags in _hooked(folder).items() if same_namespace else ():
         clear_interface(ifindex, flags)
+
+
+def sweep_orphans(folders: Iterable[Path]) -> None:
+    """Take away queues and filters of ours in this namespace that no instance remembers.
+
+    Args:
+        folders: Of the instances of this namespace.
+    """
+    remembered = {ifindex for folder in folders for ifindex in _hooked(folder)}
+    with traffic_control(0) as tc:
+        found = {q.ifindex for q in tc.qdiscs() if is_ours(q) or q.handle == TC_CLSACT}
+    for ifindex in found - remembered:
+        clear_interface(ifindex)
+
+
+def has_leftovers(folder: Path) -> bool:
+    """Whether an instance has put on its interfaces what does not go with its links."""
+    lasting = Hook.CLSACT_FILTERS | Hook.ROOT_OURS
+    return any(flags & lasting for flags in _hooked(folder).values())
 
 
 def clear_one(folder: Path, ifindex: int) -> None:

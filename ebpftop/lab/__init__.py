@@ -14,7 +14,15 @@ from ebpftop.lab.demo import (
 )
 from ebpftop.lab.namespace import Namespace, enter, joined
 from ebpftop.lab.network import Host, Lab
-from ebpftop.lab.traffic import Job, flood, request_http, send_udp, serve_http
+from ebpftop.lab.traffic import (
+    Job,
+    flood,
+    request_http,
+    send_udp,
+    serve_bulk,
+    serve_http,
+    transfer_bulk,
+)
 
 __all__ = [
     "ClientReport",
@@ -30,6 +38,8 @@ __all__ = [
     "joined",
     "request_http",
     "send_udp",
+    "serve_bulk",
     "serve_http",
     "start_demo_traffic",
+    "transfer_bulk",
 ]
