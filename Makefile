@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Every target does its own set-up; see `make help`.
+# Every target does its own set-up; see `make help`. Set-up speaks on standard error, so that
+# `make demo ARGS="--json"` prints nothing but JSON.
 
 SHELL := /bin/bash
 VENV := .venv
@@ -24,14 +25,15 @@ packages:
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" != 0 ]; then echo "missing packages, install them as root:$$missing" >&2; exit 1; fi; \
 	  export DEBIAN_FRONTEND=noninteractive; \
-	  apt-get update -q && apt-get install -y -q --no-install-recommends $$missing; \
+	  { apt-get update -q && apt-get install -y -q --no-install-recommends $$missing; } >&2; \
 	fi
 
 $(STAMP): pyproject.toml requirements.lock | packages
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	touch $@
+	@echo "installing into $(VENV)" >&2
+	@$(PYTHON) -m venv $(VENV) >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . >&2
+	@touch $@
 
 demo: setup ## the main job on this machine; ARGS="--for 8 --json" prints a report
 	@$(BIN)/ebpftop demo $(ARGS)

@@ -453,6 +453,8 @@ class Totals:
     """Packets dropped, by reason."""
     would_drop: Mapping[str, int]
     """Packets the dry run would have dropped, by reason."""
+    untracked: int
+    """Packets of sources without a row, as more new ones came than the budget allows."""
     unparsed: Mapping[str, int]
     """Packets that could not be parsed, by reason, whatever their verdict."""
 
@@ -469,6 +471,8 @@ class Rates:
     """Packets a second by protocol."""
     syn: float
     """TCP connection requests a second."""
+    untracked: float
+    """Packets a second of sources without a row."""
 
 
 @dataclass(frozen=True, slots=True)

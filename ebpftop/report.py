@@ -63,6 +63,7 @@ def status(snapshot: Snapshot, iface: str) -> dict[str, Any]:
         "syn": totals.syn,
         "drops": dict(totals.drops),
         "would_drop": dict(totals.would_drop),
+        "untracked": totals.untracked,
         "unparsed": dict(totals.unparsed),
         "limits": limits(snapshot.limits),
         "unclassified": {

@@ -394,10 +394,13 @@ static __always_inline void protect(struct decision *decision, struct packet *pa
 	struct source *row = ip_tracker.lookup(&packet->source);
 	__u32 rule, reason = REASON_NONE;
 
-	if (!row)
+	if (!row) {
 		row = add_source(&packet->source, cpu, conf, now);
-	else if (row->last_ns != now)
+		if (!row)
+			cpu->untracked++;
+	} else if (row->last_ns != now) {
 		row->last_ns = now;
+	}
 	rule = rule_of(row, &packet->source, conf, now);
 	if (rule & RULE_BLOCKED) {
 		if (!(conf->flags & FLAG_DRY_RUN))
@@ -409,8 +412,10 @@ static __always_inline void protect(struct decision *decision, struct packet *pa
 		reason = limit_source(row, packet, conf, now, length);
 		if (reason == REASON_NONE && !row && conf->flags & FLAG_DROP_NEW)
 			reason = REASON_NEW_SOURCE;
-		if (reason != REASON_NONE)
-			cpu->flood_drops++;
+		if (reason != REASON_NONE || !row)
+			cpu->flood_packets++;
+		if (!row)
+			cpu->flood_untracked++;
 	}
 	if (reason == REASON_NONE && packet->unparsed && conf->flags & FLAG_DROP_UNPARSED)
 		reason = REASON_UNPARSED;
@@ -428,25 +433,30 @@ static __always_inline void watch_flood(struct cpu_stats *cpu, struct config *co
 	__u32 zero = 0;
 	struct state *shared = state.lookup(&zero);
 	struct address none = {};
-	__u64 window, total, since;
+	__u64 window, total, untracked, since;
 
 	cpu->tick_ns = now;
 	if (!shared)
 		return;
-	if (cpu->flood_drops) {
-		__sync_fetch_and_add(&shared->flood_drops, cpu->flood_drops);
-		cpu->flood_drops = 0;
+	if (cpu->flood_packets) {
+		__sync_fetch_and_add(&shared->flood_packets, cpu->flood_packets);
+		__sync_fetch_and_add(&shared->flood_untracked, cpu->flood_untracked);
+		cpu->flood_packets = 0;
+		cpu->flood_untracked = 0;
 	}
-	total = shared->flood_drops;
+	total = shared->flood_packets;
+	untracked = shared->flood_untracked;
 	since = shared->flood_since_ns;
 	window = shared->flood_window_ns;
 	if ((__s64)(now - window) >= (__s64)FLOOD_WINDOW_NS &&
-	    __sync_val_compare_and_swap(&shared->flood_window_ns, window, now) == window)
-		__sync_lock_test_and_set(&shared->flood_drops, 0);
+	    __sync_val_compare_and_swap(&shared->flood_window_ns, window, now) == window) {
+		__sync_lock_test_and_set(&shared->flood_packets, 0);
+		__sync_lock_test_and_set(&shared->flood_untracked, 0);
+	}
 	if (total >= conf->flood_pps) {
 		shared->flood_last_ns = now;
 		if (!since && !__sync_val_compare_and_swap(&shared->flood_since_ns, 0, now))
-			tell(EVENT_FLOOD, &none, 0, now, total, 0);
+			tell(EVENT_FLOOD, &none, 0, now, total, untracked);
 	} else if (since && (__s64)(now - shared->flood_last_ns) > (__s64)FLOOD_QUIET_NS &&
 		   __sync_val_compare_and_swap(&shared->flood_since_ns, since, 0) == since) {
 		tell(EVENT_FLOOD_END, &none, 0, now, now - since, 0);

@@ -106,7 +106,9 @@ CPU_STATS = np.dtype(
         ("would_drop", U64, len(REASONS)),
         ("unparsed", U64, len(UNPARSED)),
         ("tick_ns", U64),
-        ("flood_drops", U64),
+        ("untracked", U64),
+        ("flood_packets", U64),
+        ("flood_untracked", U64),
         ("budget_window_ns", U64),
         ("budget_used", U64),
     ]
@@ -168,8 +170,8 @@ STATE = np.dtype(
     [
         (name, U64)
         for name in (
-            "event_seq", "flood_since_ns", "flood_last_ns", "flood_window_ns", "flood_drops",
-            "sources_added", "table_full_ns",
+            "event_seq", "flood_since_ns", "flood_last_ns", "flood_window_ns", "flood_packets",
+            "flood_untracked", "sources_added", "table_full_ns",
         )
     ]
 )  # fmt: skip

@@ -63,7 +63,9 @@ struct cpu_stats {
 	__u64 would_drop[REASONS];
 	__u64 unparsed[UNPARSED];
 	__u64 tick_ns;           /* the coarse clock when this CPU last did its housekeeping */
-	__u64 flood_drops;       /* automatic drops not yet added to the shared state */
+	__u64 untracked;         /* packets of sources beyond the budget: they have no row */
+	__u64 flood_packets;     /* dropped automatically or untracked, and not yet shared */
+	__u64 flood_untracked;   /* those of them that are untracked */
 	__u64 budget_window_ns;  /* when the present window for new sources began */
 	__u64 budget_used;       /* new sources in it */
 };
@@ -89,7 +91,7 @@ struct config {
 	__u64 grace_ns;
 	__u64 block_for_ns;       /* 0: never block */
 	__u64 new_sources;        /* new rows a CPU may add in each NEW_SOURCES_WINDOW_NS */
-	__u64 flood_pps;          /* automatic drops a second at which a flood begins */
+	__u64 flood_pps;          /* packets dropped automatically or untracked: a flood begins */
 	__u64 pps, bps, syn;      /* for readers: the limits in the operator's units */
 	__u64 rules_used;         /* for readers: slots of `rules` from this one on are free */
 };
@@ -163,7 +165,8 @@ struct state {
 	__u64 flood_since_ns;     /* 0: no flood */
 	__u64 flood_last_ns;
 	__u64 flood_window_ns;
-	__u64 flood_drops;        /* automatic drops in the present window */
+	__u64 flood_packets;      /* dropped automatically or untracked, in the present window */
+	__u64 flood_untracked;    /* those of them that are untracked */
 	__u64 sources_added;
 	__u64 table_full_ns;      /* when rows first had to make room; 0: never */
 };

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from ebpftop.errors import NotAttachedError, SourceLostError
 from ebpftop.kernel import attaching, bpffs
 from ebpftop.kernel.instance import Instance, find, sweep_stale
 
-LOOK_EVERY_S = 1.0
-"""How often `--serve` looks whether what it serves is still there."""
+LOOK_EVERY_S = 0.5
+"""How often `--serve` looks whether it was told to end, and whether what it serves is there."""
 
 
 @click.command()
@@ -31,13 +32,15 @@ def attach(ifaces: Sequence[str], mode: str, policy_path: Path | None, serve: bo
     """Attach to interfaces and leave the programs there; several share one instance."""
     require_root("attaching")
     policy = config.load(policy_path) if policy_path else config.Policy()
+    # Told to end while it attaches, a service ends when that is done.
+    told = _note_signals() if serve else []
     joined = _joined(ifaces) if serve else None
     instance = joined or policies.attach(ifaces, policy, mode=mode, path=policy_path, pinned=True)
     modes = ", ".join(f"{a.name} ({a.mode})" for a in instance.meta.attachments)
     click.echo(f"{'joined what is ' if joined else ''}attached to {modes}")
     try:
         if serve:
-            _serve(instance)
+            _serve(instance, told)
     finally:
         instance.close()
 
@@ -50,18 +53,25 @@ def _joined(ifaces: Sequence[str]) -> Instance | None:
         return None
 
 
-def _serve(instance: Instance) -> None:
-    """Sweep until a signal says so; what is attached stays.
+def _note_signals() -> list[int]:
+    """Return a list that will hold the signals that told this process to end."""
+    told: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: told.append(number))
+    return told
+
+
+def _serve(instance: Instance, told: Sequence[int]) -> None:
+    """Sweep until a signal was `told`; what is attached stays.
 
     Raises:
         SourceLostError: It does not: somebody detached it, or the interfaces were deleted.
     """
-    ends = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     sweeper = Sweeper(ProtectionControl(instance))
     sweeper.start()
     try:
-        while signal.sigtimedwait(ends, LOOK_EVERY_S) is None:
+        while not told:
+            time.sleep(LOOK_EVERY_S)
             if sweeper.error:
                 raise sweeper.error
             if not instance.is_live():

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -162,23 +163,37 @@ def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | 
     if sweeper:
         sweeper.start()
     try:
-        _run_until_told(app)
+        asyncio.run(_run_until_told(app))
     finally:
         if sweeper:
             sweeper.stop()
     return app.lost_error
 
 
-def _run_until_told(app: DashboardApp) -> None:
+async def _run_until_told(app: DashboardApp) -> None:
     """Run the app; what ends a process, a closed terminal too, ends it as `q` does."""
+    loop = asyncio.get_running_loop()
+
+    def leave(number: int, _: FrameType | None) -> None:
+        # It follows SIGHUP and SIGTERM often, and Textual would start a second time.
+        signal.signal(signal.SIGCONT, lambda *_: None)
+        if number == signal.SIGHUP:
+            _let_go_of_terminal()
+        loop.call_soon_threadsafe(app.exit)
+
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     told = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    for number in told:
+        signal.signal(number, leave)
     try:
-        with asyncio.Runner() as runner:
-            for number in told:
-                # The loop may be waiting for the next snapshot: its own handler wakes it.
-                runner.get_loop().add_signal_handler(number, app.exit)
-            runner.run(app.run_async())
+        await app.run_async()
     finally:
         for number in told:
             signal.signal(number, before[number])
+
+
+def _let_go_of_terminal() -> None:
+    """Read and write nothing more: Textual waits for ever for a terminal that is gone."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nowhere, fd)

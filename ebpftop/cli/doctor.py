@@ -17,6 +17,7 @@ import click
 from ebpftop.config import AccessPolicy
 from ebpftop.errors import EbpftopError, NotAttachedError, NotPermittedError
 from ebpftop.kernel import attaching, bpffs, libbpf, loading
+from ebpftop.kernel.ethtool import driver
 from ebpftop.kernel.instance import PIPELINE, find
 from ebpftop.kernel.netlink import Link, driver_runs_xdp, netlink
 
@@ -136,13 +137,9 @@ def _group() -> Finding:
 
 def _interface(link: Link) -> Finding:
     state = "up" if link.up else "down"
-    driver = _driver(link.name)
-    return Finding("ok" if link.up else "note", f"{link.name} is {state}, driver {driver}")
-
-
-def _driver(name: str) -> str:
-    target = Path(f"/sys/class/net/{name}/device/driver")
-    return target.resolve().name if target.exists() else "virtual"
+    return Finding(
+        "ok" if link.up else "note", f"{link.name} is {state}, driver {driver(link.name)}"
+    )
 
 
 def _hook(link: Link) -> Finding:

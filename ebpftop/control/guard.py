@@ -47,12 +47,14 @@ class Guard:
     def why(self, prefix: Prefix) -> str | None:
         """Say why `prefix` must not be dropped; None where it may be."""
         for other, code in (self._held | self._found).items():
+            mine = code != OPERATOR or other in self._found
+            who = _WORDS[code] if mine else "where another operator's connection comes from"
             if prefix == other:
-                return f"{prefix} is {_WORDS[code]}"
+                return f"{prefix} is {who}"
             if prefix.contains(other):
-                return f"{prefix} holds {other}, {_WORDS[code]}"
+                return f"{prefix} holds {other}, {who}"
             if other.contains(prefix):
-                return f"{prefix} is in {other}, {_WORDS[code]}"
+                return f"{prefix} is in {other}, {who}"
         return None
 
     def check(self, prefixes: Iterable[Prefix]) -> None:

@@ -33,6 +33,7 @@ from ebpftop.kernel.instance import (
 from ebpftop.kernel.netlink import Link, netlink
 
 MODES = ("auto", "native", "generic")
+REMOUNT = f"mount -o remount,rw {bpffs.BPFFS}"
 
 
 def reader_group(name: str, *, required: bool) -> int:
@@ -110,15 +111,13 @@ def attach(
 
 
 def _folders(first: Link) -> Iterator[Path]:
-    """Yield the free folders for an instance; a bpffs allows no dot in a name.
+    """Yield folders that an instance may have; a bpffs allows no dot in a name.
 
-    The plain name may be taken: by an instance that has left the interface, and not others.
+    The first may be taken: by an instance that has left the interface, and not others.
     """
     for serial in itertools.count(1):
         suffix = f"-{serial}" if serial > 1 else ""
-        folder = bpffs.BPFFS / f"{network_namespace()}-{first.index}{suffix}"
-        if not folder.exists():
-            yield folder
+        yield bpffs.BPFFS / f"{network_namespace()}-{first.index}{suffix}"
 
 
 def _created(
@@ -131,9 +130,7 @@ def _created(
         return _with_meta(folder, links, policy)
     except OSError as error:
         bpffs.remove(folder.name)
-        raise KernelRefusedError(
-            f"cannot write to {folder}: {error.strerror}", f"mount -o remount,rw {bpffs.BPFFS}"
-        ) from error
+        raise KernelRefusedError(f"cannot write to {folder}: {error.strerror}", REMOUNT) from error
     except BaseException:
         bpffs.remove(folder.name)
         raise
@@ -206,6 +203,10 @@ def _attach_one(program: int, wanted: Attachment, mode: str) -> tuple[int, str]:
             return libbpf.attach_xdp(program, wanted.index, native=native), attempt
         except OSError as error:
             refusals.append(f"{attempt}: {_why_refused(error)}")
+    with netlink() as socket:
+        link = socket.link_at(wanted.index)
+    if link:
+        _check_free(link)
     raise KernelRefusedError(
         f"cannot attach to {wanted.name} ({'; '.join(refusals)})", _remedy(mode)
     )
@@ -235,7 +236,10 @@ def detach(instance: Instance, interface: str) -> None:
 
     Raises:
         NotFoundError: It is not one of the instance's.
+        KernelRefusedError: The bpffs is read-only; nothing has changed.
     """
+    if not os.access(instance.folder, os.W_OK):
+        raise KernelRefusedError(f"cannot write to {instance.folder}", REMOUNT)
     with netlink() as socket:
         index = socket.link(interface).index
     pipeline = instance.meta.pipeline.id

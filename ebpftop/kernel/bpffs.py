@@ -23,25 +23,32 @@ BPFFS = RUN / "bpf"
 LOCK_PATIENCE_S = 10.0
 
 
-def _mounted_device(process: str) -> str | None:
-    """Return the device number of the bpffs as a process sees it, None where it sees none."""
-    device = None
-    for line in Path("/proc", process, "mountinfo").read_text().splitlines():
-        fields = line.split()
+def _mounts(process: str) -> list[list[str]]:
+    """Return the fields of proc_pid_mountinfo(5) of every mount that a process sees."""
+    lines = Path("/proc", process, "mountinfo").read_text().splitlines()
+    return [line.split() for line in lines]
+
+
+def _device(mounts: list[list[str]]) -> str | None:
+    """Return the device number of the bpffs among `mounts`, None where it is not mounted."""
+    # A later mount on the same folder hides an earlier one.
+    for fields in reversed(mounts):
         if fields[4] == str(BPFFS):
-            # A later mount on the same folder hides an earlier one.
-            device = fields[2] if fields[fields.index("-") + 1] == "bpf" else None
-    return device
+            return fields[2] if fields[fields.index("-") + 1] == "bpf" else None
+    return None
 
 
-def _lasts(device: str | None) -> bool:
-    """Whether what is mounted here, or would be where nothing is, is there for others too."""
+def _lasts(ours: list[list[str]]) -> bool:
+    """Whether the bpffs among our mounts, or one mounted now, is there for others too."""
     try:
-        if device is not None:
-            return _mounted_device("1") == device
-        return os.readlink("/proc/self/ns/mnt") == os.readlink("/proc/1/ns/mnt")
+        theirs = _mounts("1")
     except OSError:
         return True
+    device = _device(ours)
+    if device is not None:
+        return device == _device(theirs)
+    # A mount has a number of its own in every mount namespace.
+    return not {fields[0] for fields in ours}.isdisjoint(fields[0] for fields in theirs)
 
 
 LASTING_MOUNT = (
@@ -60,14 +67,15 @@ def mount(*, lasting: bool) -> None:
         NotPermittedError: We may not mount.
         KernelRefusedError: The mount failed, or would not last.
     """
-    device = _mounted_device("self")
-    if device is None and os.geteuid() != 0:
+    mounts = _mounts("self")
+    mounted = _device(mounts) is not None
+    if not mounted and os.geteuid() != 0:
         raise NotPermittedError(
             f"no bpffs on {BPFFS}", "run `sudo ebpftop doctor`, which mounts it"
         )
-    if lasting and not _lasts(device):
+    if lasting and not _lasts(mounts):
         raise KernelRefusedError(f"no lasting bpffs on {BPFFS}", LASTING_MOUNT)
-    if device is not None:
+    if mounted:
         return
     try:
         RUN.mkdir(mode=0o755, exist_ok=True)

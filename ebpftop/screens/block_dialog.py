@@ -121,7 +121,7 @@ class BlockDialog(Dialog):
             self._controls.block,
             prefix,
             for_s=for_s,
-            reason=self._reason.value.strip(),
+            reason=fmt.printable(self._reason.value.strip()),
             override=override and self._guarded.get(prefix) is not None,
         )
         self.attempt(act, f"Block {prefix} for {fmt.duration_text(for_s)}")

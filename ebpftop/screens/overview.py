@@ -176,6 +176,9 @@ def _warnings(picture: Picture) -> Iterator[Cell]:
     for name, holds in snapshot.invariants.items():
         if not holds:
             yield Cell(f"figures disagree: {name}", "alarm")
+    if snapshot.rates and snapshot.rates.untracked >= 1:
+        untracked = fmt.count(snapshot.rates.untracked)
+        yield Cell(f"{untracked} pps from more new sources than are tracked", "alarm")
     for full in snapshot.maps:
         if (share := _fill(full)) >= _FULL_SHARE:
             yield Cell(f"map {full.name} {fmt.percent(share)} full", "badge")

@@ -16,7 +16,6 @@ from ebpftop.kernel import libbpf
 from ebpftop.kernel.instance import PIPELINE, Instance, describe_failure
 from ebpftop.kernel.netlink import Netlink
 from ebpftop.model import (
-    VERDICTS,
     Clock,
     Event,
     Interface,
@@ -29,13 +28,14 @@ from ebpftop.model import (
 )
 from ebpftop.ranking import RowKeys, match_rows, rates
 from ebpftop.sources import decoding
+from ebpftop.sources.invariants import Invariants
 from ebpftop.sources.shaping import ShapingReader
 from ebpftop.sources.states import States
 
 SLOW_MAPS_EVERY = 10
 """Snapshots between counts of maps that are read for their fill alone."""
-TICKS_BEFORE_ALARM = 3
-"""How often in a row a sum must fail before it is called broken: counters move while read."""
+CLOCK_MONOTONIC_COARSE = 6
+"""The clock of the kernel's programs, which `time` does not name."""
 
 HOOKS = {
     PIPELINE: "xdp",
@@ -50,6 +50,8 @@ class _Reading:
     """What the next snapshot compares itself with."""
 
     taken_ns: int
+    began_ns: int
+    """The same instant by the clock that rows begin by; a tick may pass between the two."""
     totals: Totals
     keys: RowKeys
     packets: NDArray[np.uint64]
@@ -74,9 +76,10 @@ class LiveSource:
         self._sequence = 0
         self._event_cursor: int | None = None
         self._rules = np.zeros(0, layout.RULE)
+        self._reasons = decoding.reasons(self._rules)
         self._rules_generation = -1
         self._fills: dict[str, int | None] = {}
-        self._failures: dict[str, int] = {}
+        self._invariants = Invariants()
         self._memory = {name: opened.memory_bytes for name, opened in self._maps.items()}
 
     def close(self) -> None:
@@ -114,9 +117,9 @@ class LiveSource:
 
     def _read(self, interfaces: list[Interface]) -> Snapshot:
         config = self._maps["config"].read()[1].copy()
-        stats = self._read_stats()
+        totals = self._read_totals()
         clock = Clock(time.monotonic_ns(), time.time())
-        totals = decoding.totals(stats)
+        began_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
         rules, hits = self._read_rules(config)
         automatic = self._maps["auto_blocks"].read()
         keys, rows = self._maps["ip_tracker"].read()
@@ -125,11 +128,11 @@ class LiveSource:
         interval_s = (clock.monotonic_ns - before.taken_ns) / 1e9 if before else None
         sources = self._sources(keys, rows, rules, automatic, config, clock)
         self._before = _Reading(
-            clock.monotonic_ns, totals, (sources.high, sources.low, sources.first_ns),
+            clock.monotonic_ns, began_ns, totals, (sources.high, sources.low, sources.first_ns),
             sources.packets, sources.bytes, sources.dropped,
         )  # fmt: skip
-        invariants = self._invariants(totals)
-        blocks = decoding.blocks(rules, hits, automatic, taken_ns)
+        invariants = self._invariants.check(totals, self._read_totals)
+        blocks = decoding.blocks(rules, self._reasons, hits, automatic, taken_ns)
         allowed = decoding.allowed(rules, hits)
         self._count_fills(len(rows), len(automatic[0]), blocks, allowed)
         shaped = self._shaping.read(clock.monotonic_ns, interval_s, sources)
@@ -162,9 +165,8 @@ class LiveSource:
             sent=shaped.sent,
         )
 
-    def _read_stats(self) -> NDArray[Any]:
-        stats: NDArray[Any] = self._maps["stats"].read()[1][0].copy()
-        return stats
+    def _read_totals(self) -> Totals:
+        return decoding.totals(self._maps["stats"].read()[1][0])
 
     def _read_rules(self, config: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the used slots and their hits; the slots are read again when they changed."""
@@ -172,6 +174,7 @@ class LiveSource:
         generation = int(config["generation"][0])
         if generation != self._rules_generation or used != len(self._rules):
             self._rules = self._maps["rules"].read(used)[1].copy()
+            self._reasons = decoding.reasons(self._rules)
             self._rules_generation = generation
         per_cpu = self._maps["rule_hits"].read(used)[1]
         hits = np.zeros(used, layout.COUNT)
@@ -199,7 +202,7 @@ class LiveSource:
         pps = bps = dropped_pps = unknown
         if before is not None:
             matched = match_rows(before.keys, (high, low, first_ns))
-            span = first_ns, before.taken_ns, (clock.monotonic_ns - before.taken_ns) / 1e9
+            span = first_ns, before.began_ns - 1, (clock.monotonic_ns - before.taken_ns) / 1e9
             pps = rates(packets, before.packets, matched, *span)
             bps = rates(octets, before.bytes, matched, *span) * 8
             dropped_pps = rates(dropped, before.dropped, matched, *span)
@@ -212,40 +215,6 @@ class LiveSource:
             fields["would_drop_packets"], pps, bps, dropped_pps, state,
             first_ns, fields["last_ns"],
         )  # fmt: skip
-
-    def _invariants(self, first: Totals) -> dict[str, bool]:
-        """Check the sums that must hold, bracketed by two readings (they move meanwhile)."""
-        second = decoding.totals(self._read_stats())
-        third = decoding.totals(self._read_stats())
-        # A packet is counted as received before its verdict is: one for each CPU is under way.
-        slack = libbpf.possible_cpus()
-
-        def received(totals: Totals) -> int:
-            return totals.received.packets
-
-        def verdicts(totals: Totals) -> int:
-            return sum(totals.verdicts[word].packets for word in VERDICTS)
-
-        def protocols(totals: Totals) -> int:
-            return sum(totals.protocols.values())
-
-        def dropped(totals: Totals) -> int:
-            return totals.verdicts["dropped"].packets
-
-        def drops(totals: Totals) -> int:
-            return sum(totals.drops.values())
-
-        checks = {
-            "verdicts = received": (received, verdicts),
-            "protocols = received": (received, protocols),
-            "drop reasons = dropped": (dropped, drops),
-        }
-        answer = {}
-        for name, (whole, parts) in checks.items():
-            holds = whole(first) - slack <= parts(second) <= whole(third) + slack
-            self._failures[name] = 0 if holds else self._failures.get(name, 0) + 1
-            answer[name] = self._failures[name] < TICKS_BEFORE_ALARM
-        return answer
 
     def _protected(self) -> list[tuple[Prefix, str]]:
         keys, values = self._maps["protected"].read()

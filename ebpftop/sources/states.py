@@ -47,7 +47,7 @@ class States:
         Args:
             high: Upper halves of the addresses.
             low: Lower halves.
-            fields: The columns of the `SOURCE` records, by `layout`'s names.
+            fields: From `decoding.source_columns`.
             matched: For each row its place in the snapshot before, or -1.
             rules: The used slots of `rules`.
             automatic: Keys and values of `auto_blocks`.
@@ -84,9 +84,9 @@ def _ended(found: NDArray[np.uint32], held: NDArray[np.bool_]) -> NDArray[np.boo
     blocked: NDArray[np.bool_] = found & np.uint32(Rule.BLOCKED) != 0
     if not blocked.any():
         return blocked
-    slots = np.minimum(found & np.uint32(layout.RULE_SLOT_MASK), max(len(held) - 1, 0))
-    if len(held):
-        blocked &= ~held[slots]
+    slots = found & np.uint32(layout.RULE_SLOT_MASK)
+    known = slots < len(held)
+    blocked[known] &= ~held[slots[known]]
     return blocked
 
 
@@ -145,7 +145,7 @@ def _auto_blocked(
     ipv4 = (high == 0) & (low >> np.uint64(32) == _V4_MAPPED)
     live_high, live_low = live["high"].astype(np.uint64), live["low"].astype(np.uint64)
     by_net = (live_low == 0) & (live_high != 0)
-    candidates = np.flatnonzero(ipv4 & (fields["limiter.blocked"] != 0))
+    candidates = np.flatnonzero(ipv4 & (fields["blocked"] != 0))
     blocked[candidates] = np.isin(low[candidates], live_low[~by_net])
     blocked[~ipv4] = np.isin(high[~ipv4], live_high[by_net])
     return blocked

@@ -159,16 +159,22 @@ def row_strip(
     placed: Sequence[Placed],
     base: Style,
 ) -> Strip:
-    """Draw one row of cells under `columns`, as wide as the columns are."""
-    gap = Segment(" " * GAP, base)
-    segments: list[Segment] = []
+    """Draw one row of cells under `columns`, as wide as the columns are.
+
+    Neighbours of one style are one segment, and a gap belongs to the cell before it: a segment
+    costs some twenty bytes on the way to the terminal.
+    """
+    runs: list[tuple[str, Style]] = []
     for index, width in placed:
         cell = cells[index]
-        if segments:
-            segments.append(gap)
         text = cell.text
         if cell.part is not None:
             text = f"{text} {bar(cell.part, width - len(text) - 1)}"
+        text = fit(text, width, columns[index].align) + " " * GAP
         style = tone_style(widget, cell.tone, base)
-        segments.append(Segment(fit(text, width, columns[index].align), style))
-    return Strip(segments)
+        if runs and runs[-1][1] == style:
+            text = runs.pop()[0] + text
+        runs.append((text, style))
+    if runs:
+        runs[-1] = (runs[-1][0][:-GAP], runs[-1][1])
+    return Strip([Segment(text, style) for text, style in runs])

@@ -82,7 +82,7 @@ def measure(paths: list[Path]) -> None:
 
 @contextmanager
 def xdp_filter(host: labs.Host) -> Iterator[int | None]:
-    """Load xdp-filter by its own tool, with all its features, in a host of the lab; yields its fd."""
+    """Load xdp-filter by its own tool, with all its features, in a lab's host; yields its fd."""
     if shutil.which("xdp-filter") is None:
         yield None
         return

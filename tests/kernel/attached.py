@@ -20,12 +20,28 @@ from typing import Any
 from ebpftop import cli
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance, find
+from ebpftop.kernel.loading import SYSTEM_PYTHON
 from ebpftop.kernel.netlink import netlink
 from ebpftop.lab import Host, joined
 from tests.kernel.terminal import Terminal
 
 EBPFTOP = (sys.executable, "-m", "ebpftop")
 CHILD_TIMEOUT_S = 60.0
+NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
+"""In front of a command: run it as somebody who is in no group."""
+READ_ONLY_BPFFS = f"mount -o remount,bind,ro {bpffs.BPFFS}"
+"""For `Site.with_mounts`; without `bind` it would hold for everybody."""
+
+
+def hidden(folder: str) -> str:
+    """Return a line of shell, for `Site.with_mounts`, that hides what a folder holds."""
+    return f"mount -t tmpfs none {folder}"
+
+
+def bcc_folder() -> str:
+    """Return the folder of the system's Python packages that bcc is in."""
+    program = "import bcc, pathlib; print(pathlib.Path(bcc.__file__).parents[1])"
+    return subprocess.check_output([SYSTEM_PYTHON, "-c", program], text=True).strip()
 
 
 @dataclass(frozen=True)
@@ -60,7 +76,7 @@ class Site:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self._prefix = f"{host.netns_path.stat().st_ino}-"
+        self.prefix = f"{host.netns_path.stat().st_ino}-"
         self._terminals: list[Terminal] = []
 
     def ebpftop(self, *arguments: str) -> Result:
@@ -91,7 +107,7 @@ class Site:
 
     def with_mounts(self, preparation: str, *arguments: str) -> Result:
         """Run one command line where mounts are its own, after a line of shell changed them."""
-        script = f"set -e\n{preparation}\nexec \"$@\""
+        script = f'set -e\n{preparation}\nexec "$@"'
         return self.child("unshare", "--mount", "sh", "-c", script, "sh", *EBPFTOP, *arguments)
 
     def dashboard(self, *arguments: str, through: Sequence[str] = ()) -> Terminal:
@@ -127,7 +143,7 @@ class Site:
     def left(self) -> list[str]:
         """Return the folders and files of all instances of this namespace."""
         paths = [*bpffs.BPFFS.iterdir(), *bpffs.RUN.iterdir()]
-        return sorted(path.name for path in paths if path.name.startswith(self._prefix))
+        return sorted(path.name for path in paths if path.name.startswith(self.prefix))
 
     def is_clean(self, *interfaces: str) -> bool:
         """Whether there is nothing of ours: no program on `interfaces`, no pin, no lock."""
@@ -144,7 +160,7 @@ class Site:
 
 
 @contextmanager
-def site(host: Host) -> Iterator[Site]:
+def trying(host: Host) -> Iterator[Site]:
     """Try the program on `host`."""
     opened = Site(host)
     try:
@@ -153,6 +169,7 @@ def site(host: Host) -> Iterator[Site]:
         opened.close()
 
 
-def run(argv: Sequence[str]) -> None:
+def run_tool(*argv: str) -> None:
     """Run a command that must succeed."""
-    subprocess.run(argv, check=True, capture_output=True)
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done

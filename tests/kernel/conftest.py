@@ -19,6 +19,7 @@ from functools import cache
 import pytest
 
 from ebpftop.lab import Lab
+from tests.kernel.attached import Site, trying
 from tests.kernel.pipeline import Pipeline, loaded
 from tests.kernel.shaper import Shaper
 from tests.kernel.shaper import loaded as loaded_shaper_programs
@@ -100,6 +101,13 @@ def lab() -> Iterator[Lab]:
     """A server, three clients and an attacker, in namespaces of their own."""
     with Lab() as lab:
         yield lab
+
+
+@pytest.fixture
+def site(lab: Lab) -> Iterator[Site]:
+    """The lab's server, for the program to be tried on; nothing of the program is left there."""
+    with trying(lab.server) as site:
+        yield site
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,8 @@ class Model:
         self.events: list[tuple[EventKind, int, int, int, tuple[int, int]]] = []
         self.counters: dict[str, Counter[str]] = defaultdict(Counter)
         self.sources_added = 0
-        self.flood_since_ns = self.flood_last_ns = self.flood_window_ns = self.flood_drops = 0
+        self.flood_since_ns = self.flood_last_ns = self.flood_window_ns = 0
+        self.flood_packets = self.flood_untracked = 0
         self._processors: dict[int, Processor] = defaultdict(Processor)
 
     def passes(self, frame: bytes) -> bool:
@@ -91,7 +92,8 @@ class Model:
             name: dict(self.counters[name])
             for name in ("protocols", "drops", "would_drop", "unparsed")
         }
-        return {**pairs, **named, "syn": self.counters["syn"]["packets"], "others": 0}
+        alone = {name: self.counters[name]["packets"] for name in ("syn", "untracked")}
+        return {**pairs, **named, "others": 0, **alone}
 
     def observed_rows(self) -> dict[int, dict[str, Any]]:
         """The rows, as the pipeline's."""
@@ -121,6 +123,8 @@ class Model:
         row = self.rows.get(reading.source) or self._add_row(reading.source)
         if row:
             row.last_ns = self.now_ns
+        else:
+            self.counters["untracked"]["packets"] += 1
         allowed = [net for net in self.allowed if net.holds(reading.source)]
         if allowed:
             self._hit(self.allowed[max(allowed, key=lambda net: net.length)], size)
@@ -135,7 +139,8 @@ class Model:
         reason = self._limit(reading, size, row)
         if not reason and row is None and Flag.DROP_NEW in self.flags:
             reason = "new-source"
-        self._processors[self.cpu].flood_drops += bool(reason)
+        self._processors[self.cpu].flood_packets += bool(reason) or row is None
+        self._processors[self.cpu].flood_untracked += row is None
         return reason or otherwise, row
 
     def _add_row(self, source: int) -> Row | None:
@@ -232,16 +237,17 @@ class Model:
         if processor.tick_ns == self.now_ns:
             return
         processor.tick_ns = self.now_ns
-        self.flood_drops += processor.flood_drops
-        processor.flood_drops = 0
-        drops = self.flood_drops
+        self.flood_packets += processor.flood_packets
+        self.flood_untracked += processor.flood_untracked
+        processor.flood_packets = processor.flood_untracked = 0
+        packets, untracked = self.flood_packets, self.flood_untracked
         if self.now_ns - self.flood_window_ns >= SECOND_NS:
-            self.flood_window_ns, self.flood_drops = self.now_ns, 0
-        if drops >= self.config["flood_pps"]:
+            self.flood_window_ns, self.flood_packets, self.flood_untracked = self.now_ns, 0, 0
+        if packets >= self.config["flood_pps"]:
             self.flood_last_ns = self.now_ns
             if not self.flood_since_ns:
                 self.flood_since_ns = self.now_ns
-                self._tell(EventKind.FLOOD, Net(0, 0), drops, 0)
+                self._tell(EventKind.FLOOD, Net(0, 0), packets, untracked)
         elif self.flood_since_ns and self.now_ns - self.flood_last_ns > 3 * SECOND_NS:
             self._tell(EventKind.FLOOD_END, Net(0, 0), self.now_ns - self.flood_since_ns, 0)
             self.flood_since_ns = 0

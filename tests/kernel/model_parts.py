@@ -85,6 +85,7 @@ class Processor:
     """What a processor keeps for itself."""
 
     tick_ns: int = 0
-    flood_drops: int = 0
+    flood_packets: int = 0
+    flood_untracked: int = 0
     window_ns: int = 0
     window_sources: int = 0

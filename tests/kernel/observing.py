@@ -66,6 +66,7 @@ class Observed:
             "others": sum(total("verdicts", "packets")[2 : len(VERDICTS)]),
             "protocols": words(total("protocols"), layout.PROTOCOLS),
             "syn": total("syn")[0],
+            "untracked": total("untracked")[0],
             "drops": words(total("drops"), layout.REASONS),
             "would_drop": words(total("would_drop"), layout.REASONS),
             "unparsed": words(total("unparsed"), layout.UNPARSED),

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,18 @@ from typing import Any
 import numpy as np
 
 from ebpftop import cli
+from ebpftop.bpf import layout
 from ebpftop.bpf.layout import Flag, Rule
 from ebpftop.config import Policy
 from ebpftop.control import policy as policies
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.rules import RuleTable
-from ebpftop.kernel import bpffs
-from ebpftop.kernel.instance import Instance
+from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel.instance import PIPELINE, Instance
 from ebpftop.lab import Lab, joined
 from ebpftop.model import Limits, Prefix, Snapshot
 from ebpftop.sources.live import LiveSource
+from tests.kernel.packets import Segment, frame
 
 PROGRAM = str(Path(sys.executable).with_name("ebpftop"))
 IFACE = "eth0"
@@ -98,19 +100,29 @@ class Stage:
         finally:
             source.close()
 
-    def row(self, address: str) -> Mapping[str, int] | None:
+    def send(self, address: str, times: int = 1, segment: Segment | None = None) -> None:
+        """Give the attached program packets from a source, as if they had come."""
+        program = self.instance.programs[PIPELINE]
+        libbpf.run_program(program, frame(address, segment), repeat=times)
+
+    def find_row(self, address: str) -> dict[str, int] | None:
         """Return the kernel's row of a source as plain numbers, None where it has none."""
         prefix = Prefix.parse(address)
         found = self.instance.maps["ip_tracker"].get((prefix.high, prefix.low))
         if found is None:
             return None
-        record = found[0]
-        names = [name for name in record.dtype.names if name != "limiter"]
-        return {name: int(record[name]) for name in names}
+        names = [name for name in layout.SOURCE.names or () if name != "limiter"]
+        return {name: int(found[0][name]) for name in names}
+
+    def row(self, address: str) -> dict[str, int]:
+        """Return the kernel's row of a source, which must have one."""
+        found = self.find_row(address)
+        assert found is not None
+        return found
 
     def received(self, address: str) -> int:
         """Return how many packets of a source came."""
-        row = self.row(address)
+        row = self.find_row(address)
         return row["passed_packets"] + row["dropped_packets"] if row else 0
 
     def clear(self) -> None:
@@ -135,10 +147,20 @@ class Stage:
 
 @contextlib.contextmanager
 def staged(
-    policy: Policy | None = None, *, mode: str = "auto", clients: int = 3
+    policy: Policy | None = None, *, mode: str = "auto", clients: int = 3, quiet: bool = False
 ) -> Iterator[Stage]:
-    """Build a lab, attach to its server's interface, and enter its server's namespace."""
+    """Build a lab, attach to its server's interface, and enter its server's namespace.
+
+    Args:
+        policy: What is in force; the default has every limit off.
+        mode: Of XDP.
+        clients: How many client hosts.
+        quiet: Nothing comes over the wire, so that only what a test sends is counted.
+    """
     with Lab(clients) as lab, joined(lab.server):
+        if quiet:
+            for host in (*lab.clients, lab.attacker):
+                host.ip(f"link set {host.interface} down")
         instance = policies.attach([IFACE], policy or Policy(), mode=mode, path=None, pinned=False)
         stage = Stage(lab, instance)
         try:

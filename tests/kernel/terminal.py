@@ -24,7 +24,8 @@ COLUMNS, LINES = 140, 45
 PATIENCE_S = 30.0
 
 _SEQUENCE = re.compile(
-    r"\x1b(?:\[(?P<arguments>[0-?]*)[ -/]*(?P<final>[@-~])|[\]P_^X].*?(?:\x07|\x1b\\)|[ -/]*[0-~])",
+    r"\x1b(?:\[(?P<arguments>[0-?]*)[ -/]*(?P<final>[@-~])|[\]P_^X].*?(?:\x07|\x1b\\)"
+    r"|(?![\[\]P_^X])[ -/]*[0-~])",
     re.DOTALL,
 )
 

@@ -57,7 +57,11 @@ def test_each_of_several_blocks_that_a_packet_finds_ended_is_told(pipeline: Pipe
     assert [event[1] for event in pipeline.events()] == [as_number(text) for text in texts]
 
 
-@pytest.mark.parametrize(("source", "first", "length"), [(HOST, ADDRESS, 128), (HOST6, NET6, 64)])
+@pytest.mark.parametrize(
+    ("source", "first", "length"),
+    [(HOST, ADDRESS, 128), (HOST6, NET6, 64)],
+    ids=["IPv4", "IPv6"],
+)
 def test_an_automatic_block_tells_its_beginning_and_its_end(
     pipeline: Pipeline, source: str, first: int, length: int
 ) -> None:
@@ -150,7 +154,40 @@ def test_drops_on_all_processors_make_one_flood(pipeline: Pipeline) -> None:
         pipeline.advance(0.01)
         pipeline.run(frame(HOST))
 
-    assert [event[0::4] for event in pipeline.events()] == [(EventKind.FLOOD, (120, 0))]
+    assert [event[0::4] for event in pipeline.events()] == [(EventKind.FLOOD, (120, 120))]
+
+
+def test_packets_of_ever_new_sources_are_a_flood_though_nothing_is_limited(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.configure(new_sources=0, flood_pps=100)
+
+    assert pipeline.passed(frame(HOST), 130) == 130
+    pipeline.advance(0.01)
+    pipeline.run(frame(NEIGHBOUR))
+
+    assert [event[0::4] for event in pipeline.events()] == [(EventKind.FLOOD, (130, 130))]
+
+
+def test_a_flood_is_told_with_the_untracked_of_its_own_second(pipeline: Pipeline) -> None:
+    # GIVEN a flood of new sources, told, and long over
+    pipeline.configure(new_sources=0, flood_pps=100)
+    for _ in range(2):
+        pipeline.passed(frame(HOST), 130)
+        pipeline.advance(0.01)
+    for _ in range(3):
+        pipeline.run(frame(NEIGHBOUR))
+        pipeline.advance(10)
+
+    # WHEN a known source floods
+    pipeline.limit(pps=1, burst_s=0.1)
+    pipeline.configure(new_sources=1)
+    pipeline.passed(frame(HOST), 131)
+    pipeline.advance(0.01)
+    pipeline.run(frame(HOST))
+
+    told = [event[0::4] for event in pipeline.events() if event[0] is EventKind.FLOOD]
+    assert told == [(EventKind.FLOOD, (130, 130)), (EventKind.FLOOD, (130, 0))]
 
 
 def test_a_full_table_is_told_once(pipeline: Pipeline) -> None:

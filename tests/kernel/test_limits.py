@@ -167,6 +167,15 @@ def test_protected_sources_are_neither_limited_nor_blocked(
     assert pipeline.auto_blocks() == {}
 
 
+def test_a_source_stays_protected_when_a_block_of_its_prefix_ends(pipeline: Pipeline) -> None:
+    pipeline.protect(HOST)
+    pipeline.block("192.0.2.0/24", START_NS + 1)
+    pipeline.limit(pps=1)
+    pipeline.advance(1)
+
+    assert pipeline.passed(SMALL, 20) == 20
+
+
 def test_a_protected_address_passes_while_its_64_is_blocked(pipeline: Pipeline) -> None:
     pipeline.protect(HOST6)
     pipeline.limit(pps=1, grace_s=0, block_for_s=60)

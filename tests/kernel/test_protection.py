@@ -53,6 +53,7 @@ def test_new_sources_have_a_budget_in_each_window(pipeline: Pipeline, drop_new: 
     assert passed == again == expected
     assert len(pipeline.rows()) == 4
     assert pipeline.totals()["drops"] == ({"new-source": 12} if drop_new else {})
+    assert pipeline.totals()["untracked"] == 12
     # WHEN the next window begins
     pipeline.now_ns += SECOND_NS // 8 - 1
     assert pipeline.passes(crowd[9]) is not drop_new

@@ -35,6 +35,9 @@ START_NS = 500_000_000_000_000
 START_S = 1_750_000_000.0
 """The wall clock at the same instant: 2025-06-15 15:06:40 UTC."""
 
+HOSTILE = "\x1b]0;owned\x07[/b][red]\u202egnp.exe\x00\r\n\x9b31m"
+"""Text that would set a title, change colours, turn round or break a line, if it were obeyed."""
+
 
 @dataclass(frozen=True)
 class Talker:
@@ -182,6 +185,7 @@ def totals(received: int, dropped: int, drops: Mapping[str, int] | None = None) 
         syn=received // 10,
         drops=drops or {},
         would_drop={},
+        untracked=0,
         unparsed={},
     )
 
@@ -205,6 +209,7 @@ def rates(received_pps: float, dropped_pps: float) -> Rates:
             "other": 1.0,
         },
         syn=received_pps / 10,
+        untracked=0.0,
     )
 
 

@@ -13,9 +13,7 @@ from ebpftop.app import DashboardApp
 from ebpftop.errors import SourceLostError
 from ebpftop.model import Interface, Limits
 from tests.tui.driving import dashboard, steers_terminal
-from tests.tui.fakes import FakeControls, FakeSource, attack, rates, snapshot
-
-HOSTILE = "\x1b]0;owned\x07[/b][red]\u202egnp.exe\x00\r\n\x9b31m"
+from tests.tui.fakes import HOSTILE, FakeControls, FakeSource, attack, rates, snapshot
 
 
 def sampler_threads() -> list[threading.Thread]:
@@ -179,7 +177,12 @@ async def test_events_of_skipped_snapshots_are_kept() -> None:
         # THEN every event is there, latest first, and every loss is counted
         assert [event.seq for event in picture.events] == [3, 2, 1]
         assert picture.missed_events == 6
-        assert picture.snapshot.sequence == 3
+
+
+def test_later_snapshot_replaces_one_that_waits_and_nothing_else_does() -> None:
+    waiting = DashboardApp.SnapshotReady(snapshot(1))
+    assert waiting.can_replace(DashboardApp.SnapshotReady(snapshot(2)))
+    assert not waiting.can_replace(DashboardApp.SourceLost(SourceLostError("gone")))
 
 
 async def test_titles_notices_and_reasons_cannot_steer_the_terminal() -> None:

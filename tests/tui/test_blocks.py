@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from ebpftop.model import Prefix
 from tests.tui.driving import dashboard, steers_terminal
-from tests.tui.fakes import Block, FakeControls, allowed, attack, blocks, snapshot
-from tests.tui.test_app import HOSTILE
+from tests.tui.fakes import HOSTILE, Block, FakeControls, allowed, attack, blocks, snapshot
 
 
 async def test_blocks_are_listed_latest_first_with_their_countdown() -> None:

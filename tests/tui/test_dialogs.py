@@ -12,8 +12,7 @@ from ebpftop.errors import KernelRefusedError, NotPermittedError
 from ebpftop.model import Limits, Prefix, SourceState
 from ebpftop.screens.block_dialog import BlockDialog
 from tests.tui.driving import Dashboard, dashboard, steers_terminal
-from tests.tui.fakes import Block, FakeControls, Talker, attack, blocks, snapshot, sources
-from tests.tui.test_app import HOSTILE
+from tests.tui.fakes import HOSTILE, Block, FakeControls, Talker, attack, blocks, snapshot, sources
 
 TWO = [Talker("10.0.0.1", pps=5_000), Talker("10.0.0.2", pps=4_000)]
 

@@ -9,8 +9,7 @@ import pytest
 
 from ebpftop.model import Event, MapInfo
 from tests.tui.driving import dashboard, steers_terminal
-from tests.tui.fakes import attack, many_sources, snapshot
-from tests.tui.test_app import HOSTILE
+from tests.tui.fakes import HOSTILE, attack, many_sources, rates, snapshot
 
 
 async def test_attack_is_seen_at_a_glance_at_80x24() -> None:
@@ -60,6 +59,7 @@ async def test_hostile_event_is_text_and_nothing_else() -> None:
     ("changes", "words"),
     [
         ({"invariants": {"verdicts add up": False}}, "figures disagree: verdicts add up"),
+        ({"rates": replace(rates(1e5, 0), untracked=98_000.0)}, "98.0k pps from more new sources"),
         ({"maps": [MapInfo("ip_tracker", "lru_hash", 90, 100, None)]}, "ip_tracker 90.0% full"),
         ({"missed_events": 7}, "7 events missed"),
     ],

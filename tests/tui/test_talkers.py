@@ -6,10 +6,11 @@ from __future__ import annotations
 from time import perf_counter
 
 import pytest
+from textual.strip import Strip
 
 from ebpftop.model import Prefix, SourceState
 from tests.tui.driving import dashboard
-from tests.tui.fakes import Talker, attack, many_sources, snapshot, sources
+from tests.tui.fakes import START_NS, Talker, attack, many_sources, snapshot, sources
 
 THREE = [
     Talker("10.0.0.1", pps=300, packets=10, dropped=5),
@@ -201,13 +202,18 @@ async def test_only_lines_that_differ_are_drawn_again(monkeypatch: pytest.Monkey
     async with dashboard(snapshot(sources=sources(THREE))) as running:
         await running.press("2")
         # Rates that do not change leave the text of every row as it was.
-        await running.tick(snapshot(1, sources=sources(THREE, 10**9 + 500_000_000_000_000)))
+        await running.tick(snapshot(1, sources=sources(THREE, START_NS + 10**9)))
         drawn: list[int] = []
         table = running.list_pane.table
         render_line = table.render_line
-        monkeypatch.setattr(table, "render_line", lambda y: (drawn.append(y), render_line(y))[1])
+
+        def remember(y: int) -> Strip:
+            drawn.append(y)
+            return render_line(y)
+
+        monkeypatch.setattr(table, "render_line", remember)
         louder = [THREE[0], Talker("10.0.0.2", pps=250, state=SourceState.LIMITED), THREE[2]]
-        await running.tick(snapshot(2, sources=sources(louder, 2 * 10**9 + 500_000_000_000_000)))
+        await running.tick(snapshot(2, sources=sources(louder, START_NS + 2 * 10**9)))
         assert drawn == [2]
 
 

@@ -131,7 +131,7 @@ class BarApp(App[None]):
     ("pinned", "width", "drawn"),
     [
         ("right", 40, " first  second            help  quit"),
-        ("right", 28, " first           help  quit"),
+        ("right", 26, " first           help  quit"),
         ("left", 25, " first  second  help"),
         ("left", 10, " first"),
     ],

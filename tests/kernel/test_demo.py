@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo: what it shows is true, and it leaves nothing behind, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebpftop.cli import demo
+from ebpftop.kernel import bpffs
+from ebpftop.lab.namespace import NETNS_DIR
+from tests.kernel.stage import PROGRAM, until
+
+pytestmark = pytest.mark.kernel
+
+SECONDS = 6
+ROLES = ("wire", "server", "client1", "client2", "client3", "attacker")
+
+
+@dataclass
+class Demo:
+    """A demo as a process of its own, and all that belongs to it."""
+
+    process: subprocess.Popen[str]
+    files: dict[Path, int] = field(default_factory=dict)
+    """Inodes of its namespaces, its pins and its lock."""
+    members: dict[Path, str | None] = field(default_factory=dict)
+    """Its processes, and when each started."""
+
+    @classmethod
+    def start(cls, seconds: int) -> Demo:
+        argv = [PROGRAM, "demo", "--for", str(seconds), "--json"]
+        return cls(
+            subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+
+    def namespaces(self) -> list[Path]:
+        return [NETNS_DIR / f"ebpftop-{self.process.pid}-{role}" for role in ROLES]
+
+    def meet(self) -> None:
+        """Wait until it is attached and its traffic runs, and note what it consists of."""
+        paths = self.namespaces()
+        until(lambda: all(path.exists() for path in paths))
+        inodes = {path.stat().st_ino for path in paths}
+        server = paths[ROLES.index("server")].stat().st_ino
+        (folder,) = until(lambda: list(bpffs.BPFFS.glob(f"{server}-*")))
+        lock = bpffs.RUN / f"{folder.name}.lock"
+        until(lambda: len(processes_in(inodes)) >= 6)
+        self.members = {process: started(process) for process in processes_in(inodes)}
+        self.files = {path: path.stat().st_ino for path in (*paths, folder, lock)}
+
+    def leftovers(self) -> list[Path]:
+        """Return what is left of it: namespaces, processes, pins, its lock.
+
+        Numbers of namespaces and of processes go to others soon, so a path alone says nothing.
+        """
+        left = [path for path in self.namespaces() if path.exists()]
+        left += [path for path, inode in self.files.items() if inode_of(path) == inode]
+        return left + [path for path, since in self.members.items() if started(path) == since]
+
+
+def processes_in(namespaces: set[int]) -> list[Path]:
+    return [p for p in Path("/proc").glob("[0-9]*") if inode_of(p / "ns/net") in namespaces]
+
+
+def inode_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
+
+
+def started(process: Path) -> str | None:
+    """Return when a process started, None where it has ended."""
+    try:
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
+
+
+@pytest.fixture
+def demos() -> Iterator[list[Demo]]:
+    """Demos that a test started; a test that fails leaves none of them running."""
+    started: list[Demo] = []
+    yield started
+    for each in started:
+        if each.process.poll() is None:
+            each.process.terminate()
+        each.process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="module")
+def answer() -> dict[str, Any]:
+    """The report of one demo, which has left nothing behind."""
+    shown = Demo.start(SECONDS)
+    shown.meet()
+    out, err = shown.process.communicate(timeout=60)
+    assert (shown.process.returncode, err) == (0, "")
+    assert shown.leftovers() == []
+    report: dict[str, Any] = json.loads(out)
+    return report
+
+
+def test_its_report_has_every_list(answer: dict[str, Any]) -> None:
+    assert answer.keys() >= {"status", "top", "blocks", "allowed", "events"}
+    assert answer["status"]["attached"]
+    assert answer["status"]["uptime_s"] >= SECONDS
+    assert answer["status"]["invariants"] == dict.fromkeys(answer["status"]["invariants"], True)
+    assert answer["allowed"] == []
+
+
+def test_its_flood_was_dropped_and_blocked_automatically(answer: dict[str, Any]) -> None:
+    flood = answer["flood"]
+    assert flood["blocked"]
+    assert flood["sent_packets"] > 50_000
+    assert flood["dropped_packets"] > 0.9 * flood["received_packets"]
+    assert flood["received_packets"] == pytest.approx(flood["sent_packets"], rel=0.05)
+    (block,) = answer["blocks"]
+    assert (block["address"], block["source"]) == (flood["address"], "auto")
+    assert block["packets"] > 0
+    kinds = [event["kind"] for event in answer["events"]]
+    assert kinds.count("auto-block") == 1
+    assert "flood" in kinds
+    row = answer["top"][0]
+    assert (row["address"], row["state"]) == (flood["address"], "blocked")
+    assert row["dropped"] == flood["dropped_packets"]
+    status = answer["status"]
+    # Counters move while they are read.
+    assert status["packets"]["dropped"] == pytest.approx(row["dropped"], rel=0.01)
+    assert sum(status["drops"].values()) == pytest.approx(status["packets"]["dropped"], rel=0.01)
+
+
+def test_its_clients_were_served_throughout(answer: dict[str, Any]) -> None:
+    assert len(answer["clients"]) == 3
+    states = {row["address"]: row["state"] for row in answer["top"]}
+    for client in answer["clients"]:
+        assert client["failed"] == 0
+        assert client["requests"] > 10 * (SECONDS - 1)
+        assert client["p99_ms"] is not None
+        assert states[client["address"]] == "passed"
+
+
+def test_its_report_is_readable_without_json(
+    answer: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo._print(answer)
+    unanswered = answer["clients"][0] | {"p50_ms": None, "p99_ms": None}
+    demo._print(answer | {"clients": [unanswered], "events": []})
+    shown = capsys.readouterr().out
+    for words in ("blocked    automatically", answer["flood"]["address"], "auto-block", "–"):
+        assert words in shown
+
+
+def test_a_demo_that_was_killed_is_cleaned_up_by_the_next_which_ends_cleanly_when_told(
+    demos: list[Demo],
+) -> None:
+    # GIVEN a demo that had no chance to clean up
+    demos.append(killed := Demo.start(60))
+    killed.meet()
+    killed.process.kill()
+    killed.process.wait()
+    until(lambda: not any(started(process) for process in killed.members))
+    assert len(killed.leftovers()) >= len(ROLES)
+
+    # WHEN another starts, the first one's remains go
+    demos.append(told := Demo.start(60))
+    told.meet()
+    assert killed.leftovers() == []
+
+    # AND WHEN that one is told to end, nothing remains either
+    told.process.terminate()
+    out, err = told.process.communicate(timeout=20)
+    assert (told.process.returncode, out, err) == (128 + signal.SIGTERM, "", "")
+    assert told.leftovers() == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_demo_that_is_told_to_end_while_it_is_built_leaves_nothing(
+    demos: list[Demo], number: signal.Signals
+) -> None:
+    demos.append(built := Demo.start(60))
+    until(lambda: built.namespaces()[0].exists())
+    os.kill(built.process.pid, number)
+    out, _ = built.process.communicate(timeout=20)
+    assert built.process.returncode == 128 + number
+    assert out == ""
+    assert built.leftovers() == []
+
+
+def test_a_user_without_rights_is_told_to_become_root() -> None:
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM, "demo"],
+        capture_output=True, text=True, timeout=20,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr == "ebpftop: the demo needs root: run it with sudo\n"

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the README says is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ebpftop import config
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_policy_of_the_readme_is_a_right_one_and_names_every_key(tmp_path: Path) -> None:
+    example = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
+    assert example is not None
+    path = tmp_path / "policy.toml"
+    path.write_text(example[1])
+
+    policy = config.load(path)
+
+    assert policy.limits.limits().pps == 5000
+    for section, kind in (
+        ("limits", config.LimitPolicy), ("protection", config.ProtectionPolicy),
+        ("access", config.AccessPolicy), ("capacity", config.CapacityPolicy),
+    ):  # fmt: skip
+        text = example[1].partition(f"[{section}]")[2].partition("\n[")[0]
+        for key in kind.__struct_encode_fields__:
+            assert re.search(rf"^{key} = ", text, re.MULTILINE), f"{section}.{key}"
+
+
+def test_every_picture_and_page_of_the_readme_is_there() -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+
+    assert len(targets) >= 5
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_licences_are_where_the_headers_say() -> None:
+    for path in (ROOT / "ebpftop").rglob("*"):
+        if path.suffix not in {".py", ".c", ".h"}:
+            continue
+        first = path.read_text().splitlines()[0]
+        kernel = path.suffix != ".py"
+        wanted = "GPL-2.0-only OR BSD-2-Clause" if kernel else "Apache-2.0"
+        assert f"SPDX-License-Identifier: {wanted}" in first, path
