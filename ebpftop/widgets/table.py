@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from ebpftop.format import printable
-from ebpftop.model import Prefix
 from ebpftop.widgets.cells import (
     GAP,
     TONE_CLASSES,
@@ -46,11 +45,11 @@ class Rows(Protocol):
         """Return a cell for each column, hidden ones included."""
         ...
 
-    def key(self, row: int) -> Prefix:
+    def key(self, row: int) -> Any:
         """Return what the row is about: the selection holds on to it."""
         ...
 
-    def row_of(self, key: Prefix) -> int | None:
+    def row_of(self, key: Any) -> int | None:
         """Return the row that is about `key`, None where there is none."""
         ...
 
@@ -118,12 +117,12 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         self._sorted_by = ("", True)
         self._empty = ""
         self._drawn: dict[int, tuple[tuple[Cell, ...], bool]] = {}
-        self._selected: Prefix | None = None
+        self._selected: Any = None
         self._cursor: int | None = None
         self._last_cursor = 0
 
     @property
-    def selected(self) -> Prefix | None:
+    def selected(self) -> Any:
         """What the operator has selected, whether or not there is a row for it now."""
         return self._selected
 

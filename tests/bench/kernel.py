@@ -14,12 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ebpftop import lab as labs
-from ebpftop.bpf import layout
 from ebpftop.config import Policy
 from ebpftop.control import policy as policies
 from ebpftop.control.protection import BlockRequest, ProtectionControl
 from ebpftop.kernel import libbpf
-from ebpftop.kernel.instance import PIPELINE, Instance
+from ebpftop.kernel.instance import PIPELINE, PROGRAMS, Instance
 from ebpftop.kernel.netlink import netlink
 from ebpftop.model import Limits, Prefix
 
@@ -182,7 +181,7 @@ def programs() -> list[dict[str, object]]:
     with labs.Lab(clients=1) as lab, labs.joined(lab.server):
         instance = policies.attach(["eth0"], Policy(), mode="auto", path=None, pinned=False)
         try:
-            found = [libbpf.program_info(instance.programs[name]) for name in layout.PROGRAMS]
+            found = [libbpf.program_info(instance.programs[name]) for name in PROGRAMS]
         finally:
             instance.remove()
     return [

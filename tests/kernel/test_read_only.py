@@ -18,7 +18,7 @@ import pytest
 
 from ebpftop.bpf import layout
 from ebpftop.kernel import bpffs
-from ebpftop.kernel.instance import find
+from ebpftop.kernel.instance import PROGRAMS, find
 from ebpftop.lab import Lab, joined
 from tests.kernel.attached import EBPFTOP, NOBODY, Result, Site, run_tool, trying
 
@@ -32,8 +32,8 @@ ATTEMPTS = r"""
 import ctypes, json, sys
 from pathlib import Path
 import numpy as np
-from ebpftop.bpf import layout
 from ebpftop.kernel import libbpf
+from ebpftop.kernel.instance import MAPS
 from ebpftop.kernel.maps import Map
 
 def attempt(act, *arguments, **options):
@@ -44,7 +44,7 @@ def attempt(act, *arguments, **options):
         return error.errno
 
 folder, programs, answer = Path(sys.argv[1]), json.loads(sys.argv[2]), {}
-for name, (key, value) in layout.MAPS.items():
+for name, (key, value) in MAPS.items():
     answer[f"write {name}"] = attempt(libbpf.open_pin, folder / name)
     opened = Map(libbpf.open_pin(folder / name, read_only=True), key, value)
     answer[f"read {name}"] = attempt(opened.read)
@@ -169,7 +169,7 @@ def test_the_kernel_refuses_a_member_every_way_to_write(watched: Watched) -> Non
     assert done == sorted(f"read {name}" for name in layout.MAPS)
     assert {error for error in answer.values() if error} <= {1, 13}, "not EPERM, not EACCES"
     opened = [what for what in answer if what.startswith("open ")]
-    assert len(opened) == 2 * (len(layout.PROGRAMS) + len(meta.attachments))
+    assert len(opened) == 2 * (len(PROGRAMS) + len(meta.attachments))
 
 
 def test_the_kernel_refuses_root_too_through_what_was_opened_for_reading(
