@@ -112,7 +112,8 @@ def top(snapshot: Snapshot, rows: Iterable[int]) -> list[dict[str, Any]]:
 def blocks(snapshot: Snapshot) -> list[dict[str, Any]]:
     """Return every block in force."""
     held = snapshot.blocks
-    left_s = (held.expires_ns.astype(np.float64) - snapshot.clock.monotonic_ns) / 1e9
+    # The kernel ends a block by a clock that is a little behind.
+    left_s = np.maximum(0, held.expires_ns.astype(np.float64) - snapshot.clock.monotonic_ns) / 1e9
     return [
         {
             "address": str(held.prefix(row)),

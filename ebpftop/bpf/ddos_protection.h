@@ -417,7 +417,8 @@ static __always_inline void protect(struct decision *decision, struct packet *pa
 		if (!row)
 			cpu->flood_untracked++;
 	}
-	if (reason == REASON_NONE && packet->unparsed && conf->flags & FLAG_DROP_UNPARSED)
+	if (reason == REASON_NONE && packet->unparsed && conf->flags & FLAG_DROP_UNPARSED &&
+	    !(rule & RULE_ALLOWED))
 		reason = REASON_UNPARSED;
 	if (reason != REASON_NONE)
 		drop(decision, reason, row, cpu, conf, length);

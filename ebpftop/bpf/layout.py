@@ -118,7 +118,8 @@ CONFIG = np.dtype(
         (name, U64)
         for name in (
             "generation", "flags", "pps_cost", "byte_cost", "syn_cost", "burst", "grace_ns",
-            "block_for_ns", "new_sources", "flood_pps", "pps", "bps", "syn", "rules_used",
+            "block_for_ns", "new_sources", "flood_pps", "pps", "bps", "syn",
+            "burst_ns", "rules_used",
         )
     ]
 )  # fmt: skip
@@ -210,7 +211,7 @@ def limits(config: np.ndarray[Any, Any]) -> Limits:
         pps=int(record["pps"]),
         bps=int(record["bps"]),
         syn=int(record["syn"]),
-        burst_s=(int(record["burst"]) >> LIMITER_SHIFT) / 1e9,
+        burst_s=int(record["burst_ns"]) / 1e9,
         grace_s=int(record["grace_ns"]) / 1e9,
         block_for_s=int(record["block_for_ns"]) / 1e9,
         dry_run=bool(int(record["flags"]) & Flag.DRY_RUN),

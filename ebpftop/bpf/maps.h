@@ -93,6 +93,7 @@ struct config {
 	__u64 new_sources;        /* new rows a CPU may add in each NEW_SOURCES_WINDOW_NS */
 	__u64 flood_pps;          /* packets dropped automatically or untracked: a flood begins */
 	__u64 pps, bps, syn;      /* for readers: the limits in the operator's units */
+	__u64 burst_ns;           /* for readers: as the operator said it; `burst` may be longer */
 	__u64 rules_used;         /* for readers: slots of `rules` from this one on are free */
 };
 

@@ -74,7 +74,7 @@ static __always_inline void parse_l4(struct packet *packet, void *at, void *data
 			packet->unparsed = UNPARSED_L4_TRUNCATED;
 			return;
 		}
-		if (l4[12] >> 4 < 5) {
+		if (l4[12] >> 4 < 5 || (l4[12] >> 4) * 4 > room) {
 			packet->unparsed = UNPARSED_L4_HEADER;
 			return;
 		}
@@ -150,12 +150,14 @@ static __always_inline void parse_ipv6(struct packet *packet, void *at, void *da
 		packet->unparsed = UNPARSED_IP_TRUNCATED;
 		return;
 	}
-	if (ip->version != 6) {
+	__builtin_memcpy(&packet->source, &ip->saddr, sizeof(packet->source));
+	/* A mapped IPv4 source is never on the wire (RFC 6890): it would take on another's row. */
+	if (ip->version != 6 || (packet->source.high == 0 &&
+				 (__u32)packet->source.low == bpf_htonl(0xffff))) {
 		packet->unparsed = UNPARSED_IP_HEADER;
 		return;
 	}
 	packet->kind = PACKET_IPV6;
-	__builtin_memcpy(&packet->source, &ip->saddr, sizeof(packet->source));
 	next = ip->nexthdr;
 	hop_limit = ip->hop_limit;
 	length = bpf_ntohs(ip->payload_len);

@@ -85,7 +85,7 @@ def _read_list(path: Path) -> list[Prefix]:
             f"{printable(str(path))} has {lines}, nothing was blocked",
             f"mend\n  {listed}",
         )
-    return list(dict.fromkeys(prefixes))
+    return prefixes
 
 
 @click.command()

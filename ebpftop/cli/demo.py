@@ -16,15 +16,23 @@ from ebpftop import report
 from ebpftop.cli.dashboard import Session, show
 from ebpftop.cli.output import print_json, print_pairs, print_table
 from ebpftop.cli.parameters import JSON, require_root
-from ebpftop.config import CapacityPolicy, LimitPolicy, Policy, Seconds
+from ebpftop.config import (
+    CapacityPolicy,
+    ClassPolicy,
+    LimitPolicy,
+    Policy,
+    Prefixes,
+    RateBps,
+    Seconds,
+)
 from ebpftop.control import policy as policies
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.sweeping import Sweeper
 from ebpftop.filtering import Filter
-from ebpftop.format import UNKNOWN, count, duration
+from ebpftop.format import UNKNOWN, bits_rate_unit, count, duration, rate_text
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
-from ebpftop.model import Event, Snapshot
+from ebpftop.model import Event, Prefix, Snapshot
 from ebpftop.sources.live import LiveSource
 
 DEFAULT_S = 10.0
@@ -33,8 +41,15 @@ TICK_S = 0.5
 POLICY = Policy(
     limits=LimitPolicy(pps=2000, syn=200, grace_s=Seconds(1.0), block_for_s=Seconds(15.0)),
     capacity=CapacityPolicy(sources=16_384, blocks=4096, prefixes=1024),
+    classes=(
+        ClassPolicy(
+            name="downloads",
+            rate_bps=RateBps(20_000_000),
+            addresses=Prefixes([Prefix.parse(labs.DOWNLOADER)]),
+        ),
+    ),
 )
-"""Limits that the clients stay far below and the flood is far above."""
+"""Limits that the clients stay far below and the flood is far above, and a shaped download."""
 
 
 @click.command()
@@ -125,6 +140,8 @@ def _report(
         "blocks": blocks,
         "allowed": report.allowed(snapshot),
         "events": report.events(told),
+        "classes": report.classes(snapshot),
+        "download": asdict(traffic.download),
         "clients": [asdict(client) for client in traffic.clients],
         "flood": {
             **asdict(traffic.flood),
@@ -147,6 +164,7 @@ def _print(answer: dict[str, Any]) -> None:
             "flood": f"{flood['address']}, {count(flood['sent_packets'])} packets",
             "dropped": f"{count(flood['dropped_packets'])} of {count(received)} ({share:.1%})",
             "blocked": "automatically" if flood["blocked"] else "no",
+            "shaped": "; ".join(map(_class_words, answer["classes"])) or "nothing",
         }
     )
     click.echo()
@@ -164,6 +182,11 @@ def _print(answer: dict[str, Any]) -> None:
     for event in answer["events"]:
         at = duration(max(0.0, event["time"] - answer["events"][0]["time"]))
         click.echo(f"{at:>6}  {event['kind']:<12} {event['address'] or ''} {event['detail']}")
+
+
+def _class_words(row: dict[str, Any]) -> str:
+    now = bits_rate_unit(row["bps"])
+    return f"{row['class']} at {now} of {rate_text(row['rate_bps'])}, by {row['action']}"
 
 
 def _latency(latency_ms: float | None) -> str:

@@ -29,6 +29,8 @@ from ebpftop.model import Limits, Prefix
 LOWEST_BPS = 8_000
 """One byte a millisecond: below it a single frame would cost seconds."""
 CLOCK_TICKS_IN_BURST = 2
+PACKETS_IN_BURST = 3
+FULL_FRAME_BYTES = 1514
 MOST_EVENTS_AT_ONCE = 16
 """Blocks of a list that are told one by one; a longer list is told as its first ones."""
 _NS = 1_000_000_000
@@ -113,25 +115,24 @@ class ProtectionControl:
             if slot is not None:
                 table.remove([slot])
                 table.commit()
-            automatic = self._automatic(prefix) and self._maps["auto_blocks"].delete(
-                (prefix.high, prefix.low)
-            )
+            automatic = self._blocked_automatically(prefix)
+            if automatic:
+                self._maps["auto_blocks"].delete((prefix.high, prefix.low))
             if slot is None and not automatic:
                 raise self._not_blocked(table, prefix)
             self._tell(EventKind.UNBLOCK, prefix, "by the operator")
 
-    def _automatic(self, prefix: Prefix) -> bool:
-        """Whether automatic blocks are of this kind: an IPv4 address, or an IPv6 /64."""
-        return prefix.is_host if prefix.is_ipv4 else prefix.length == 64
+    def _blocked_automatically(self, prefix: Prefix) -> bool:
+        """Whether an automatic block of exactly `prefix` holds; one that is over stays known."""
+        if not (prefix.is_host if prefix.is_ipv4 else prefix.length == 64):
+            return False
+        found = self._maps["auto_blocks"].get((prefix.high, prefix.low))
+        return found is not None and int(found["until_ns"][0]) > time.monotonic_ns()
 
     def _not_blocked(self, table: RuleTable, prefix: Prefix) -> NotFoundError:
         covering = _holder(table, prefix, Rule.BLOCKED)
         net = prefix.truncated(64)
-        if (
-            covering is None
-            and not prefix.is_ipv4
-            and self._maps["auto_blocks"].get((net.high, net.low)) is not None
-        ):
+        if covering is None and not prefix.is_ipv4 and self._blocked_automatically(net):
             covering = net
         hint = f"the block of {covering} holds it" if covering else "`ebpftop blocks` lists them"
         return NotFoundError(f"{prefix} is not blocked by itself", hint)
@@ -176,12 +177,12 @@ class ProtectionControl:
             limits = replace(layout.limits(table.config), **changes)
             _check_limits(limits)
             config = table.config
-            burst_ns = max(limits.burst_s * _NS, CLOCK_TICKS_IN_BURST * _clock_tick_ns())
+            config["burst_ns"] = int(limits.burst_s * _NS)
             config["pps"], config["bps"], config["syn"] = limits.pps, limits.bps, limits.syn
             config["pps_cost"] = _cost(limits.pps)
             config["syn_cost"] = _cost(limits.syn)
             config["byte_cost"] = _cost(limits.bps, 8 << layout.BYTE_COST_SHIFT)
-            config["burst"] = int(burst_ns) << layout.LIMITER_SHIFT
+            config["burst"] = _burst(config[0])
             config["grace_ns"] = int(limits.grace_s * _NS)
             config["block_for_ns"] = int(limits.block_for_s * _NS)
             flags = int(config["flags"][0]) & ~(Flag.LIMITS | Flag.DRY_RUN)
@@ -281,6 +282,19 @@ def _check_limits(limits: Limits) -> None:
 def _cost(rate: int, scale: int = 1) -> int:
     """Return what one packet, or byte, costs at `rate` a second; 0 where there is no limit."""
     return max(1, round(_NS * scale * (1 << layout.LIMITER_SHIFT) / rate)) if rate else 0
+
+
+def _burst(config: np.void) -> int:
+    """Return the burst in the kernel's unit: the operator's, unless the limits need a longer one.
+
+    A burst of fewer clock ticks would drop what arrives between two of them; one of fewer
+    packets would never show that a source has fallen well below its limit again.
+    """
+    frame_cost = int(config["byte_cost"]) * FULL_FRAME_BYTES >> layout.BYTE_COST_SHIFT
+    packet_cost = max(int(config["pps_cost"]), int(config["syn_cost"]), frame_cost)
+    ticks_ns = int(CLOCK_TICKS_IN_BURST * _clock_tick_ns())
+    burst_ns = max(int(config["burst_ns"]), ticks_ns)
+    return max(burst_ns << layout.LIMITER_SHIFT, PACKETS_IN_BURST * packet_cost)
 
 
 def _clock_tick_ns() -> float:

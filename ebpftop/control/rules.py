@@ -121,15 +121,16 @@ class RuleTable:
         fresh = slots < 0
         self._check_room(wanted[fresh])
         slots[fresh] = self._free_slots(int(fresh.sum()))
-        before = np.zeros(len(wanted), layout.RULE)
-        before[~fresh] = self.rules[slots[~fresh]]
+        before = self.rules[slots]
+        # A packet may find a new entry before it is taken back: what it found there is over.
+        before["until_ns"][fresh] = layout.RULE_ENDED
         keys = slots.astype(np.uint32)
         hits = self._maps["rule_hits"]
         hits.put_all(keys[fresh], np.zeros(int(fresh.sum()), hits.value))
         self._maps["rules"].put_all(keys, wanted)
         try:
             self._list(wanted[fresh], slots[fresh])
-        except OSError:
+        except (OSError, KernelRefusedError):
             self._maps["rules"].put_all(keys, before)
             raise
         self.rules[slots] = wanted
@@ -154,22 +155,18 @@ class RuleTable:
         return np.concatenate([free, more]).astype(np.int64)
 
     def _list(self, entries: NDArray[Any], slots: NDArray[np.int64]) -> None:
-        done: list[tuple[str, NDArray[Any]]] = []
+        """Let the lists find these entries, of which they have none; all or nothing."""
+        begun: list[tuple[str, NDArray[Any]]] = []
         try:
             for name, rows in _by_list(entries).items():
-                keys = _list_keys(name, entries[rows])
-                try:
-                    self._maps[name].put_all(keys, slots[rows].astype(np.uint64))
-                except OSError as error:
-                    done.append((name, keys[: error.args[2]]))
-                    raise
-                done.append((name, keys))
+                begun.append((name, _list_keys(name, entries[rows])))
+                self._maps[name].put_all(begun[-1][1], slots[rows].astype(np.uint64))
         except OSError as error:
-            for name, keys in done:
+            for name, keys in begun:
                 self._maps[name].delete_all(keys)
             if error.errno in (errno.E2BIG, errno.ENOSPC, errno.ENOMEM):
                 raise KernelRefusedError(
-                    f"{_TITLES[done[-1][0]]} is full",
+                    f"{_TITLES[begun[-1][0]]} is full",
                     "unblock some, or attach with more [capacity]",
                 ) from error
             raise

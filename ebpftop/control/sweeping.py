@@ -7,6 +7,7 @@ import threading
 
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.errors import EbpftopError
+from ebpftop.kernel.instance import describe_failure
 
 
 class Sweeper(threading.Thread):
@@ -32,6 +33,8 @@ class Sweeper(threading.Thread):
                 self._control.sweep()
         except EbpftopError as error:
             self.error = error
+        except OSError as error:
+            self.error = describe_failure(error)
 
     def stop(self) -> None:
         """End the thread and wait for it."""

@@ -225,8 +225,10 @@ class Instance:
     def remove(self) -> None:
         """Close it and take away everything of ours; call it under the writer's lock."""
         self.close()
-        tc_hooks.clear_folder(self.folder, same_namespace=_is_of_this_namespace(self.folder))
-        bpffs.remove(self.name)
+        # After a detach elsewhere the folder may be that of the next instance.
+        if _pipeline_id(self.folder) in (0, self.meta.pipeline.id):
+            tc_hooks.clear_folder(self.folder, same_namespace=_is_of_this_namespace(self.folder))
+            bpffs.remove(self.name)
 
 
 def sweep_stale() -> None:
@@ -272,6 +274,7 @@ def _is_stale(folder: Path) -> bool:
 
 
 def _pipeline_id(folder: Path) -> int:
+    """Return the number of the program that is pinned there, 0 for none."""
     try:
         fd = libbpf.open_pin(folder / f"prog_{PIPELINE}")
     except OSError:

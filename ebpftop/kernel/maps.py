@@ -101,14 +101,11 @@ class Map:
         return True
 
     def put_all(self, keys: NDArray[Any], values: NDArray[Any]) -> None:
-        """Write entries in one system call; how many were written is in a refusal's `args[2]`."""
+        """Write entries in one system call; of those that it refuses, some may be written."""
         if len(keys) == 0:
             return
         count = ct.c_uint32(len(keys))
-        try:
-            call("bpf_map_update_batch", self.fd, _at(keys), _at(values), ct.byref(count), None)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, count.value) from error
+        call("bpf_map_update_batch", self.fd, _at(keys), _at(values), ct.byref(count), None)
 
     def delete_all(self, keys: NDArray[Any]) -> None:
         """Remove entries; those that are not there are passed over."""

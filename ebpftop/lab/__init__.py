@@ -6,7 +6,9 @@ machine itself. It needs root, iproute2 and util-linux.
 """
 
 from ebpftop.lab.demo import (
+    DOWNLOADER,
     ClientReport,
+    DownloadReport,
     FloodReport,
     Traffic,
     TrafficReport,
@@ -25,7 +27,9 @@ from ebpftop.lab.traffic import (
 )
 
 __all__ = [
+    "DOWNLOADER",
     "ClientReport",
+    "DownloadReport",
     "FloodReport",
     "Host",
     "Job",

@@ -244,7 +244,9 @@ def transfer_bulk(options: argparse.Namespace) -> None:
     def move() -> None:
         block = bytearray(_BULK_BYTES)
         try:
-            with socket.create_connection((options.server, options.port)) as peer:
+            local = (options.source, 0) if options.source else None
+            address = (options.server, options.port)
+            with socket.create_connection(address, source_address=local) as peer:
                 peer.sendall(_DOWNLOAD if options.way == "down" else _UPLOAD)
                 while count := peer.recv_into(block) if options.way == "down" else peer.send(block):
                     moved[0] += count
@@ -312,6 +314,7 @@ def _parser() -> argparse.ArgumentParser:
     role.add_argument("--server", required=True, help="address of the server")
     role.add_argument("--port", type=int, required=True)
     role.add_argument("--way", choices=["down", "up"], required=True)
+    role.add_argument("--source", default="", help="address to connect from")
 
     role = roles.add_parser("flood")
     role.set_defaults(act=flood)

@@ -139,13 +139,19 @@ def serve_bulk(host: Host) -> Job:
     return Job(host, "bulk-server", port=BULK_PORT)
 
 
-def transfer_bulk(host: Host, server: str, *, way: str = "down") -> Job:
-    """Start one endless TCP transfer on `host`, `down` from a server or `up` to it.
+def transfer_bulk(host: Host, server: str, *, way: str = "down", source: str = "") -> Job:
+    """Start one endless TCP transfer on `host`.
+
+    Args:
+        host: Where it runs.
+        server: Address of a host with `serve_bulk`.
+        way: `down` from the server, or `up` to it.
+        source: Address of `host` to connect from; empty for the kernel's choice.
 
     Returns:
         A job whose result has `bytes` and `samples`, pairs of seconds and the bytes until then.
     """
-    return Job(host, "bulk-client", server=server, port=BULK_PORT, way=way)
+    return Job(host, "bulk-client", server=server, port=BULK_PORT, way=way, source=source)
 
 
 def send_udp(

@@ -121,14 +121,14 @@ class ClassDialog(Dialog):
         except UsageError:
             rate_bps = burst_bytes = 0
         if not rate_bps:
-            return [[Cell("with these", "muted"), Cell(fmt.UNKNOWN, "muted")], [Cell(""), Cell("")]]
+            return [[Cell("foresight", "muted"), Cell(fmt.UNKNOWN, "muted")], [Cell(""), Cell("")]]
         queued = action != "police"
         found = what_if(
             self._history.of(self.target), rate_bps, burst_bytes or burst_in_force, queued=queued
         )
         tone: Tone = "bad" if found.dropped > 0 else "good"
         brought, meets = verdict(found, queued=queued)
-        return [[Cell("with these", "muted"), Cell(brought)], [Cell(""), Cell(meets, tone)]]
+        return [[Cell("foresight", "muted"), Cell(brought)], [Cell(""), Cell(meets, tone)]]
 
     def _values(self) -> tuple[int, int]:
         return fmt.parse_rate(self._rate.value), fmt.parse_size(self._burst.value)

@@ -128,17 +128,14 @@ def blocks(
         said: Their `reasons`.
         hits: The same slots of `rule_hits`, summed over CPUs.
         automatic: Keys and values of `auto_blocks`.
-        now_ns: CLOCK_MONOTONIC; what ended before it is left out.
+        now_ns: What the kernel's programs take for the time; what ended before is left out.
     """
     until = rules["until_ns"]
     held = np.flatnonzero((rules["kind"] == Rule.BLOCKED) & ((until == 0) | (until > now_ns)))
     keys, values = automatic
     live = np.flatnonzero(values["until_ns"] > now_ns)
     auto = values[live]
-    words = np.array(
-        [_limit_reason(min(int(code), len(layout.REASONS) - 1)) for code in auto["reason"]],
-        np.object_,
-    )
+    words = np.array([_limit_reason(code) for code in range(len(layout.REASONS))], np.object_)
 
     def joined(ours: NDArray[Any], theirs: NDArray[Any]) -> U64:
         return np.concatenate([native(ours), native(theirs)])
@@ -151,7 +148,7 @@ def blocks(
             [rules["length"][held].astype(np.uint8), np.where(low == 0, 64, 128).astype(np.uint8)]
         ),
         automatic=np.repeat(np.array([0, 1], np.uint8), [len(held), len(live)]),
-        reason=np.concatenate([said[held], words]),
+        reason=np.concatenate([said[held], words[np.minimum(auto["reason"], len(words) - 1)]]),
         set_ns=joined(rules["set_ns"][held], auto["set_ns"]),
         expires_ns=joined(until[held], auto["until_ns"]),
         packets=joined(hits["packets"][held], auto["packets"]),

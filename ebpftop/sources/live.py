@@ -50,8 +50,8 @@ class _Reading:
     """What the next snapshot compares itself with."""
 
     taken_ns: int
-    began_ns: int
-    """The same instant by the clock that rows begin by; a tick may pass between the two."""
+    kernel_ns: int
+    """The same instant by the clock of the kernel's programs, up to a tick behind."""
     totals: Totals
     keys: RowKeys
     packets: NDArray[np.uint64]
@@ -119,20 +119,19 @@ class LiveSource:
         config = self._maps["config"].read()[1].copy()
         totals = self._read_totals()
         clock = Clock(time.monotonic_ns(), time.time())
-        began_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
+        kernel_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
         rules, hits = self._read_rules(config)
         automatic = self._maps["auto_blocks"].read()
         keys, rows = self._maps["ip_tracker"].read()
-        taken_ns = time.monotonic_ns()
         before = self._before
         interval_s = (clock.monotonic_ns - before.taken_ns) / 1e9 if before else None
-        sources = self._sources(keys, rows, rules, automatic, config, clock)
+        sources = self._sources(keys, rows, rules, automatic, config, clock, kernel_ns)
         self._before = _Reading(
-            clock.monotonic_ns, began_ns, totals, (sources.high, sources.low, sources.first_ns),
+            clock.monotonic_ns, kernel_ns, totals, (sources.high, sources.low, sources.first_ns),
             sources.packets, sources.bytes, sources.dropped,
         )  # fmt: skip
         invariants = self._invariants.check(totals, self._read_totals)
-        blocks = decoding.blocks(rules, self._reasons, hits, automatic, taken_ns)
+        blocks = decoding.blocks(rules, self._reasons, hits, automatic, kernel_ns)
         allowed = decoding.allowed(rules, hits)
         self._count_fills(len(rows), len(automatic[0]), blocks, allowed)
         shaped = self._shaping.read(clock.monotonic_ns, interval_s, sources)
@@ -190,6 +189,7 @@ class LiveSource:
         automatic: tuple[NDArray[Any], NDArray[Any]],
         config: NDArray[Any],
         clock: Clock,
+        kernel_ns: int,
     ) -> Sources:
         high, low = decoding.native(keys["high"]), decoding.native(keys["low"])
         fields = decoding.source_columns(rows)
@@ -202,13 +202,13 @@ class LiveSource:
         pps = bps = dropped_pps = unknown
         if before is not None:
             matched = match_rows(before.keys, (high, low, first_ns))
-            span = first_ns, before.began_ns - 1, (clock.monotonic_ns - before.taken_ns) / 1e9
+            span = first_ns, before.kernel_ns - 1, (clock.monotonic_ns - before.taken_ns) / 1e9
             pps = rates(packets, before.packets, matched, *span)
             bps = rates(octets, before.bytes, matched, *span) * 8
             dropped_pps = rates(dropped, before.dropped, matched, *span)
         state = self._states.of(
             high, low, fields, matched, rules, automatic,
-            int(config["generation"][0]), clock.monotonic_ns,
+            int(config["generation"][0]), kernel_ns,
         )  # fmt: skip
         return Sources(
             high, low, packets, octets, dropped, dropped_bytes,

@@ -249,6 +249,11 @@ class ShapingReader:
             )
             rates[:, row] /= interval_s
         self._before = now
+        for row, above in enumerate(wanted):
+            # What is under a ceiling is what goes through it.
+            under = [at for at, each in enumerate(wanted) if _is_under(each, above)]
+            if under:
+                rates[:, row] = rates[:, under].sum(axis=1)
         return rates
 
     def _sent(self, sources: Sources, interval_s: float | None) -> Sent:
@@ -273,6 +278,10 @@ class ShapingReader:
         for column, values in zip(found, (packets, octets, bps), strict=True):
             column[there] = values[at[there]]
         return Sent(*found)
+
+
+def _is_under(each: TrafficClass, above: TrafficClass) -> bool:
+    return (each.parent, each.key.direction) == (above.key.name, above.key.direction)
 
 
 def _wanted(records: NDArray[Any], slot: int) -> TrafficClass:

@@ -52,7 +52,7 @@ class States:
             rules: The used slots of `rules`.
             automatic: Keys and values of `auto_blocks`.
             generation: Of the lists, from `config`.
-            now_ns: CLOCK_MONOTONIC.
+            now_ns: What the kernel's programs take for the time.
         """
         held = (rules["until_ns"] == 0) | (rules["until_ns"] > now_ns)
         policy = fields["policy"]

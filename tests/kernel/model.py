@@ -128,7 +128,7 @@ class Model:
         allowed = [net for net in self.allowed if net.holds(reading.source)]
         if allowed:
             self._hit(self.allowed[max(allowed, key=lambda net: net.length)], size)
-            return otherwise, row
+            return "", row
         rule = self._block_of(reading.source)
         if rule:
             if Flag.DRY_RUN not in self.flags:

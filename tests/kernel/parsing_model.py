@@ -85,7 +85,7 @@ def _read_ipv4(reading: Reading, packet: bytes) -> None:
 def _read_ipv6(reading: Reading, packet: bytes) -> None:
     if len(packet) < 40:
         raise UnparsedError("ip-truncated")
-    if packet[0] >> 4 != 6:
+    if packet[0] >> 4 != 6 or packet[8:20] == bytes(10) + b"\xff\xff":
         raise UnparsedError("ip-header")
     reading.version = 6
     reading.source = int.from_bytes(packet[8:24], "big")
@@ -124,6 +124,6 @@ def _read_l4(reading: Reading, protocol: str, segment: bytes | None) -> None:
     if len(segment) < L4_BYTES.get(protocol, 0):
         raise UnparsedError("l4-truncated")
     if protocol == "tcp":
-        if segment[12] >> 4 < 5:
+        if not 20 <= (segment[12] >> 4) * 4 <= len(segment):
             raise UnparsedError("l4-header")
         reading.syn = segment[13] & 0x12 == 0x02

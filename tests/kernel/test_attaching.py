@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from ebpftop.kernel import bpffs
+from ebpftop.kernel import bpffs, libbpf
 from ebpftop.kernel.netlink import netlink
 from ebpftop.lab import Lab, joined
 from tests.kernel import foreign
@@ -26,10 +27,10 @@ def modes(site: Site, interface: str) -> dict[str, str]:
     return {row["name"]: row["mode"] for row in site.status(interface)["interfaces"]}
 
 
-def test_a_driver_with_xdp_runs_it_which_is_said(site: Site) -> None:
-    said = site.done("attach", "eth0")
+def test_a_driver_with_xdp_runs_it_which_is_said_and_lasts(site: Site) -> None:
+    result = site.child(*EBPFTOP, "attach", "eth0")
 
-    assert said == "attached to eth0 (native)\n"
+    assert (result.status, result.out) == (0, "attached to eth0 (native)\n")
     assert modes(site, "eth0") == {"eth0": "native"}
     with joined(site.host), netlink() as socket:
         assert socket.link("eth0").xdp_native
@@ -121,6 +122,26 @@ def test_somebody_elses_program_is_named_and_stays(site: Site) -> None:
         result.refused(1, f"{foreign.NAME}, id {number}", "left alone")
         assert site.program_on() == number
         assert not site.left()
+
+
+def test_an_interface_that_somebody_else_took_over_is_not_ours(site: Site) -> None:
+    site.done("attach", "eth0", "lo")
+    with site.instance() as instance:
+        pipeline, index = instance.meta.pipeline.id, instance.meta.attachments[0].index
+    assert libbpf.detach_xdp(pipeline, index)
+
+    with foreign.program_on(site.host, "eth0"):
+        site.ebpftop("status", "eth0").refused(5, "not attached to eth0")
+
+    assert site.status("lo")["attached"]
+
+
+def test_a_folder_that_is_not_roots_is_no_instance(site: Site) -> None:
+    site.done("attach", "eth0")
+    with site.instance() as instance:
+        os.chown(instance.folder, 65534, 0)
+
+    site.ebpftop("status", "eth0").refused(5, "not attached to eth0")
 
 
 def test_attaching_twice_is_refused_and_says_what_to_do(site: Site) -> None:

@@ -32,7 +32,7 @@ class Demo:
     process: subprocess.Popen[str]
     files: dict[Path, int] = field(default_factory=dict)
     """Inodes of its namespaces, its pins and its lock."""
-    members: dict[Path, str | None] = field(default_factory=dict)
+    members: dict[Path, str] = field(default_factory=dict)
     """Its processes, and when each started."""
 
     @classmethod
@@ -54,7 +54,7 @@ class Demo:
         (folder,) = until(lambda: list(bpffs.BPFFS.glob(f"{server}-*")))
         lock = bpffs.RUN / f"{folder.name}.lock"
         until(lambda: len(processes_in(inodes)) >= 6)
-        self.members = {process: started(process) for process in processes_in(inodes)}
+        self.members = {p: since for p in processes_in(inodes) if (since := started(p))}
         self.files = {path: path.stat().st_ino for path in (*paths, folder, lock)}
 
     def leftovers(self) -> list[Path]:
@@ -147,6 +147,16 @@ def test_its_clients_were_served_throughout(answer: dict[str, Any]) -> None:
         assert client["requests"] > 10 * (SECONDS - 1)
         assert client["p99_ms"] is not None
         assert states[client["address"]] == "passed"
+
+
+def test_its_download_was_shaped(answer: dict[str, Any]) -> None:
+    (row,) = answer["classes"]
+    assert row["addresses"] == [answer["download"]["address"]]
+    assert 0 < row["bps"] <= 1.02 * row["rate_bps"]
+    assert 0.8 * row["rate_bps"] / 8 * (SECONDS - 1) < answer["download"]["bytes"]
+    assert answer["download"]["bytes"] < row["rate_bps"] / 8 * (SECONDS + 1)
+    (sender,) = (t for t in answer["top"] if t["address"] == answer["download"]["address"])
+    assert sender["sent_bytes"] > answer["download"]["bytes"]
 
 
 def test_its_report_is_readable_without_json(

@@ -277,7 +277,7 @@ def test_the_pipeline_agrees_with_its_model(pipeline: Pipeline) -> None:
     sent = 0
 
     @settings(
-        max_examples=1000,
+        max_examples=500,
         deadline=None,
         derandomize=os.environ.get("CI") == "true",
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

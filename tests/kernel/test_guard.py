@@ -21,7 +21,7 @@ from tests.kernel.stage import IFACE, PROGRAM, Done, Stage, ebpftop, staged, unt
 
 pytestmark = pytest.mark.kernel
 
-MANAGEMENT, GATEWAY = "203.0.113.0/25", "198.18.0.254"
+MANAGEMENT, GATEWAY, GATEWAY6 = "203.0.113.0/25", "198.18.0.254", "fd00:198:18:99::1"
 POLICY = Policy(management=Prefixes((Prefix.parse(MANAGEMENT), Prefix.parse("2001:db8:9::/48"))))
 
 # What a login looks like from below: a shell with SSH_CONNECTION, above it sshd, and between
@@ -47,7 +47,10 @@ CALL = "import socket, sys; socket.create_connection((sys.argv[1], 2222), 10).re
 @pytest.fixture(scope="module")
 def attached() -> Iterator[Stage]:
     with staged(POLICY, clients=1) as stage:
-        stage.lab.server.ip(f"route add default via {GATEWAY}")
+        stage.lab.server.ip(
+            f"route add default nexthop via {GATEWAY} nexthop via 198.18.0.253",
+            f"route add ::/0 via {GATEWAY6}",
+        )
         stage.control.protect()
         yield stage
 
@@ -95,7 +98,10 @@ def guarded(done: Done) -> str:
         ("203.0.112.0/23", f"203.0.112.0/23 holds {MANAGEMENT}, a management prefix"),
         ("2001:db8:9::1", "2001:db8:9::1 is in 2001:db8:9::/48, a management prefix"),
         (GATEWAY, f"{GATEWAY} is the default gateway"),
-        ("198.18.0.0/24", f"198.18.0.0/24 holds {GATEWAY}, the default gateway"),
+        ("198.18.0.253", "198.18.0.253 is the default gateway"),
+        (GATEWAY6, f"{GATEWAY6} is the default gateway"),
+        ("198.18.0.254/31", f"198.18.0.254/31 holds {GATEWAY}, the default gateway"),
+        ("fd00::/16", f"fd00::/16 holds {GATEWAY6}, the default gateway"),
     ],
 )
 def test_a_block_of_what_is_protected_is_refused(stage: Stage, address: str, why: str) -> None:
@@ -109,7 +115,7 @@ def test_a_block_of_everybody_is_refused(stage: Stage, address: str) -> None:
 
 
 def test_a_neighbour_of_what_is_protected_may_be_blocked(stage: Stage) -> None:
-    for address in ("203.0.113.128/25", "198.18.0.253", "2001:db8:8::/48"):
+    for address in ("203.0.113.128/25", "198.18.0.252", "2001:db8:8::/48"):
         assert ebpftop("block", IFACE, address).status == 0
 
 
@@ -181,7 +187,7 @@ def test_another_operator_stays_protected_for_as_long_as_he_is_connected(stage: 
     until(lambda: Prefix.parse(client.ipv4) not in operator.connected())
     logged_in("192.0.2.91 5 198.18.0.1 22", "limit", IFACE, "--syn", "0")
     assert client.ipv4 not in protected(stage)
-    assert protected(stage).keys() >= {MANAGEMENT, GATEWAY, "192.0.2.91"}
+    assert protected(stage).keys() >= {MANAGEMENT, GATEWAY, GATEWAY6, "192.0.2.91"}
 
 
 def test_an_operator_far_over_the_limit_is_neither_limited_nor_blocked(stage: Stage) -> None:

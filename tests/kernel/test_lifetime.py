@@ -104,30 +104,17 @@ def test_a_dashboard_that_keeps_leaves_programs_and_maps_at_work(site: Site, lab
     assert site.is_clean()
 
 
-def test_what_a_process_attached_stays_when_it_has_ended(site: Site) -> None:
-    result = site.child(*EBPFTOP, "attach", "eth0")
-
-    assert result.status == 0
-    assert site.status()["programs"][0]["id"] == site.program_on()
-
-
-def test_a_dashboard_that_joined_leaves_all_attached(site: Site) -> None:
+def test_a_dashboard_that_joined_leaves_all_as_it_was(site: Site) -> None:
+    site.add_interface("eth1")
     site.done("attach", "eth0")
     program = site.program_on()
 
-    assert quit_of(opened(site, "eth0")) == 0
+    dashboard = opened(site, "eth0", "eth1")
+    dashboard.wait_for("not attached to eth1")
+    assert quit_of(dashboard) == 0
 
     assert site.program_on() == program
     assert site.status()["attached"]
-
-
-def test_a_dashboard_says_what_of_its_words_it_did_not_join(site: Site) -> None:
-    site.add_interface("eth1")
-    site.done("attach", "eth0")
-
-    dashboard = opened(site, "eth0", "eth1")
-
-    dashboard.wait_for("not attached to eth1")
     assert not site.program_on("eth1")
 
 
@@ -141,6 +128,19 @@ def test_detaching_ends_what_a_joined_dashboard_shows(site: Site) -> None:
     assert quit_of(dashboard) == 1
     assert "ebpftop: ebpftop was detached from eth0" in dashboard.shown
     assert site.is_clean()
+
+
+def test_a_dashboard_that_lost_what_it_attached_leaves_alone_what_came_after(site: Site) -> None:
+    dashboard = opened(site, "eth0")
+    site.done("detach", "eth0")
+    site.done("attach", "eth0")
+    program = site.program_on()
+
+    dashboard.wait_for("SOURCE LOST")
+    assert quit_of(dashboard) == 1
+
+    assert site.program_on() == program
+    assert site.status()["attached"]
 
 
 def test_the_second_dashboard_watches_and_says_who_has_control(site: Site) -> None:
@@ -184,10 +184,9 @@ def test_a_service_ends_when_what_it_serves_is_detached(site: Site) -> None:
     assert site.is_clean()
 
 
-@pytest.mark.parametrize("keep", [[], ["--keep"]], ids=["", "keep"])
-def test_a_dashboard_outlives_its_interface_and_leaves_nothing(site: Site, keep: list[str]) -> None:
+def test_a_dashboard_outlives_its_interface_and_leaves_nothing(site: Site) -> None:
     site.add_interface("eth7")
-    dashboard = site.dashboard("eth7", "--interval", "0.2", *keep)
+    dashboard = site.dashboard("eth7", "--interval", "0.2", "--keep")
     dashboard.wait_for("eth7", "native", "q quit")
 
     site.host.ip("link delete eth7")

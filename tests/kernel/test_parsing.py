@@ -119,6 +119,16 @@ UNREADABLE = {
     "ICMP of 7 bytes": (raw(ip4(proto=1) / Raw(bytes(7))), "l4-truncated", V4),
     "ICMPv6 of 3 bytes": (raw(ip6(nh=58) / Raw(bytes(3))), "l4-truncated", V6),
     "TCP header of 16 bytes": (packets.frame(V6, packets.tcp(data_offset=4)), "l4-header", V6),
+    "TCP header beyond the end": (
+        packets.frame(V4, packets.tcp(data_offset=6)),
+        "l4-header",
+        V4,
+    ),
+    "mapped IPv4 source in IPv6": (
+        raw(ETH / IPv6(src="::ffff:192.0.2.1", dst=SERVER6) / UDP()),
+        "ip-header",
+        None,
+    ),
     "UDP in the padding": (raw(ip4(len=27) / UDP() / Raw(bytes(9))), "l4-truncated", V4),
     "ICMP in the padding": (raw(ip4(len=27) / ICMP() / Raw(bytes(9))), "l4-truncated", V4),
     "ICMPv6 in the padding": (
@@ -160,6 +170,9 @@ def test_what_cannot_be_read_is_dropped_where_the_policy_says_so(
     assert pipeline.totals()["drops"] == {"unparsed": 1}
     if source:
         assert pipeline.row(source)["dropped_packets"] == 1
+        # WHEN it is allowed, THEN it passes before everything else
+        pipeline.allow(source)
+        assert pipeline.passes(frame)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ebpftop.model import Limits, Prefix, SourceState
+from ebpftop.model import Limits, Prefix, Snapshot, SourceState
 from ebpftop.sources import states
 from tests.kernel.stage import IFACE, Stage, ebpftop, staged, until
 
@@ -42,19 +42,24 @@ class Watched:
         self._stage = stage
         self._source = stage.source()
 
+    def kept(self) -> dict[str, str]:
+        """Return what the source says that keeps watching."""
+        return _labels(self._source.snapshot())
+
     def states(self) -> dict[str, str]:
-        kept, fresh = self._source.snapshot(), self._stage.snapshot()
-        found = {}
-        for address in ADDRESSES:
-            rows = [snapshot.sources.row_of(Prefix.parse(address)) for snapshot in (kept, fresh)]
-            assert None not in rows
-            labels = [
-                SourceState(int(snapshot.sources.state[row or 0])).label
-                for snapshot, row in zip((kept, fresh), rows, strict=True)
-            ]
-            assert labels[0] == labels[1], address
-            found[address] = labels[0]
-        return found
+        """Return what both say; no block or limit may be about to end."""
+        kept = self.kept()
+        assert kept == _labels(self._stage.snapshot())
+        return kept
+
+
+def _labels(snapshot: Snapshot) -> dict[str, str]:
+    found = {}
+    for address in ADDRESSES:
+        row = snapshot.sources.row_of(Prefix.parse(address))
+        assert row is not None
+        found[address] = SourceState(int(snapshot.sources.state[row])).label
+    return found
 
 
 def verdicts(stage: Stage) -> dict[str, str]:
@@ -120,44 +125,45 @@ def test_a_block_that_ends_by_itself_leaves_the_state_at_the_same_moment(
     stage: Stage, sending: bool
 ) -> None:
     watched = Watched(stage)
-    stage.control.block(Prefix.parse("10.6.0.0/24"), for_s=0.4)
-    stage.control.block(Prefix.parse("2001:db8:6:1::1"), for_s=0.4)
+    stage.control.block(Prefix.parse("10.6.0.0/24"), for_s=0.8)
+    stage.control.block(Prefix.parse("2001:db8:6:1::1"), for_s=0.8)
     stage.control.block(Prefix.parse("10.6.0.1"), for_s=None)
+    ends_s = time.monotonic() + 0.8
     shown = states_of(_0="blocked", _1="blocked", _4="blocked")
-    assert watched.states() == shown
+    assert watched.kept() == shown
     if sending:
         assert verdicts(stage) == verdicts_of(shown)
 
-    ends_s = time.monotonic() + 0.4
-    until(lambda: watched.states() == states_of(_0="blocked"), 5)
-    assert time.monotonic() < ends_s + 1
+    until(lambda: watched.kept() == states_of(_0="blocked"), 5)
+    assert ends_s - 0.1 < time.monotonic() < ends_s + 1
+    assert watched.states() == states_of(_0="blocked")
     assert verdicts(stage) == verdicts_of(states_of(_0="blocked"))
 
 
 def test_a_source_over_its_limit_shows_so_for_a_while(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(states, "LIMITED_FOR_NS", 300_000_000)
+    monkeypatch.setattr(states, "LIMITED_FOR_NS", 600_000_000)
     watched = Watched(stage)
     stage.control.set_limits(Limits(pps=10, burst_s=0.1, block_for_s=0))
     stage.send("10.6.0.1", 50)
     stage.send("2001:db8:6:1::1", 50)
-    assert watched.states() == states_of(_0="limited", _4="limited")
-    until(lambda: watched.states() == states_of(), 5)
+    assert watched.kept() == states_of(_0="limited", _4="limited")
+    until(lambda: watched.kept() == states_of(), 5)
 
 
 def test_an_automatic_block_shows_on_the_address_or_on_all_of_its_64(stage: Stage) -> None:
     watched = Watched(stage)
-    stage.control.set_limits(Limits(pps=10, burst_s=0.1, grace_s=0, block_for_s=0.5))
+    stage.control.set_limits(Limits(pps=10, burst_s=0.1, grace_s=0, block_for_s=1))
     for address in ("10.6.0.1", "2001:db8:6:1::1"):
         stage.send(address, 50)
     shown = states_of(_0="blocked", _4="blocked", _5="blocked")
-    assert watched.states() == shown
+    assert watched.kept() == shown
 
     stage.control.allow(Prefix.parse("2001:db8:6:1::2"))
-    assert watched.states() == shown | {"2001:db8:6:1::2": "allowed"}
+    assert watched.kept() == shown | {"2001:db8:6:1::2": "allowed"}
     stage.control.set_limits(Limits())
-    until(lambda: "blocked" not in watched.states().values(), 5)
+    until(lambda: "blocked" not in watched.kept().values(), 5)
     assert set(verdicts(stage).values()) == {"passed"}
 
 
@@ -180,3 +186,20 @@ def test_unblocking_ends_an_automatic_block(stage: Stage) -> None:
         assert ebpftop("unblock", IFACE, address).status == 0
     assert "blocked" not in watched.states().values()
     assert set(verdicts(stage).values()) == {"passed"}
+
+
+def test_an_automatic_block_that_is_over_cannot_be_unblocked_and_is_remembered(
+    stage: Stage,
+) -> None:
+    source = stage.source()
+    source.snapshot()
+    stage.control.set_limits(Limits(pps=10, burst_s=0.1, grace_s=0, block_for_s=0.1))
+    stage.send("10.6.0.1", 50)
+    until(lambda: ebpftop("blocks", IFACE, "--json").json() == [])
+    done = ebpftop("unblock", IFACE, "10.6.0.1")
+    assert (done.status, done.out) == (3, "")
+
+    # The next one is twice as long.
+    stage.send("10.6.0.1", 50)
+    told = [event for event in source.snapshot().events if event.kind == "auto-block"]
+    assert [event.detail.rpartition(" ")[2] for event in told] == ["100ms", "200ms"]

@@ -180,6 +180,11 @@ def test_blocks_end_in_seconds_or_never(snapshot: Snapshot) -> None:
     ]  # fmt: skip
 
 
+def test_a_block_that_the_kernel_is_about_to_end_has_no_time_left() -> None:
+    ending = fakes.snapshot(blocks=fakes.blocks([Block("192.0.2.1", -0.003)]))
+    assert report.blocks(ending)[0]["expires_in_s"] == 0
+
+
 def test_the_allow_list_says_what_it_let_through(snapshot: Snapshot) -> None:
     assert json_of(report.allowed(snapshot)) == [
         {"address": "2001:db8::/32", "packets": 1000, "bytes": 80_000}
