@@ -64,8 +64,8 @@ TRAFFIC_CLASS = np.dtype(
         *(
             (name, U64)
             for name in (
-                "shaping", "direction", "byte_cost", "burst", "mark", "parent", "reserve", "htb",
-                "rate_bps", "burst_bytes", "priority", "wanted", "set_ns",
+                "shaping", "direction", "byte_cost", "burst", "coarse", "mark", "parent",
+                "reserve", "htb", "rate_bps", "burst_bytes", "priority", "wanted", "set_ns",
             )
         ),
         ("name", f"S{CLASS_NAME_BYTES}"),

@@ -60,6 +60,7 @@ struct traffic_class {
 	__u64 direction;          /* enum direction */
 	__u64 byte_cost;          /* line time a byte, times 2^COST_SHIFT */
 	__u64 burst;              /* line time that may be owed */
+	__u64 coarse;             /* 1: the coarse clock will do; what it may lag is off the burst */
 	__u64 mark;               /* line time owed at which ECN-capable packets are marked */
 	__u64 parent;             /* slot of the ceiling over it plus 1; 0: none */
 	__u64 reserve;            /* line time of the parent's bucket that it may not borrow */

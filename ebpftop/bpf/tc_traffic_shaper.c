@@ -81,6 +81,16 @@ static __always_inline __u64 clock_ns(void)
 #endif
 }
 
+/* A tenth of the cost. It lags by a tick or two, which makes a bucket hand out less, not more. */
+static __always_inline __u64 coarse_clock_ns(void)
+{
+#ifdef TEST_CLOCK
+	return clock_ns();
+#else
+	return bpf_ktime_get_coarse_ns();
+#endif
+}
+
 static __always_inline void parse_ipv4(struct packet *packet, void *at, void *data_end,
 				       __u32 direction)
 {
@@ -183,8 +193,9 @@ static __always_inline __u64 room(__u64 burst, __u64 cost)
 	return cost < burst ? burst - cost : 0;
 }
 
-/* Put `cost` on the bucket if no more than `most` is owed before it. */
-static __always_inline int take(struct bucket *bucket, __u64 now, __u64 cost, __u64 most)
+/* Put `cost` on the bucket if no more than `most` is owed before it, and say what was. */
+static __always_inline int take(struct bucket *bucket, __u64 now, __u64 cost, __u64 most,
+				__u64 *was)
 {
 	__u64 before, ahead;
 	int i;
@@ -194,6 +205,7 @@ static __always_inline int take(struct bucket *bucket, __u64 now, __u64 cost, __
 		ahead = before - now;
 		if (ahead > MOST_OWED)
 			ahead = 0;
+		*was = ahead;
 		if (ahead > most)
 			return 0;
 		if (__sync_val_compare_and_swap(&bucket->time, before, now + ahead + cost) == before)
@@ -209,25 +221,27 @@ static __always_inline int police(struct charge *charge)
 {
 	struct traffic_class *class = charge->class, *parent = charge->parent;
 	__u64 cost = line_time(class, charge->bytes), most = room(class->burst, cost);
-	__u64 above, within = owed(charge->bucket, charge->now) <= most;
+	__u64 above, owes, parent_owes, within;
 
-	charge->mark = owed(charge->bucket, charge->now) >= class->mark;
-	if (!parent || !charge->parent_bucket)
-		return take(charge->bucket, charge->now, cost, most);
-	/* While its parent has plenty to lend, a class is not congested. */
-	if (owed(charge->parent_bucket, charge->now) * 2 < parent->burst - class->reserve)
-		charge->mark = 0;
+	if (!parent || !charge->parent_bucket) {
+		within = take(charge->bucket, charge->now, cost, most, &owes);
+		charge->mark = owes >= class->mark;
+		return within;
+	}
+	owes = owed(charge->bucket, charge->now);
+	within = owes <= most;
 	above = line_time(parent, charge->bytes);
 	most = room(parent->burst, above);
-	if (within) {
-		if (!take(charge->parent_bucket, charge->now, above, most))
-			return 0;
-		take(charge->bucket, charge->now, cost, MOST_OWED);
-		return 1;
-	}
-	most = most > class->reserve ? most - class->reserve : 0;
-	charge->borrowed = take(charge->parent_bucket, charge->now, above, most);
-	return charge->borrowed;
+	if (!within)
+		most = most > class->reserve ? most - class->reserve : 0;
+	if (!take(charge->parent_bucket, charge->now, above, most, &parent_owes))
+		return 0;
+	if (within)
+		take(charge->bucket, charge->now, cost, MOST_OWED, &owes);
+	charge->borrowed = !within;
+	/* While its parent has plenty to lend, a class is not congested. */
+	charge->mark = owes >= class->mark && parent_owes * 2 >= parent->burst - class->reserve;
+	return 1;
 }
 
 /* How long until a bucket has room for `cost`. */
@@ -243,7 +257,7 @@ static __always_inline int pace(struct charge *charge, struct shaper_config *con
 {
 	struct traffic_class *class = charge->class, *parent = charge->parent;
 	__u64 cost = line_time(class, charge->bytes), now = charge->now, above = 0;
-	__u64 delay = wait(charge->bucket, now, class->burst, cost), behind = 0;
+	__u64 delay = wait(charge->bucket, now, class->burst, cost), behind = 0, owes;
 
 	if (parent && charge->parent_bucket) {
 		above = line_time(parent, charge->bytes);
@@ -251,7 +265,7 @@ static __always_inline int pace(struct charge *charge, struct shaper_config *con
 		if (delay > behind &&
 		    take(charge->parent_bucket, now, above,
 			 room(parent->burst, above) > class->reserve ?
-			 room(parent->burst, above) - class->reserve : 0)) {
+			 room(parent->burst, above) - class->reserve : 0, &owes)) {
 			charge->borrowed = 1;
 			return 1;
 		}
@@ -262,9 +276,9 @@ static __always_inline int pace(struct charge *charge, struct shaper_config *con
 		return 0;
 	charge->delay = delay;
 	charge->mark = delay >= conf->mark;
-	take(charge->bucket, now, cost, MOST_OWED);
+	take(charge->bucket, now, cost, MOST_OWED, &owes);
 	if (parent && charge->parent_bucket)
-		take(charge->parent_bucket, now, above, MOST_OWED);
+		take(charge->parent_bucket, now, above, MOST_OWED, &owes);
 	return 1;
 }
 
@@ -297,7 +311,7 @@ static __always_inline int shape(struct __sk_buff *skb, struct packet *packet,
 		charge.parent = traffic_classes.lookup(&above);
 		charge.parent_bucket = buckets.lookup(&above);
 	}
-	now = clock_ns();
+	now = charge.class->coarse ? coarse_clock_ns() : clock_ns();
 	charge.now = now << TIME_SHIFT;
 	if (charge.class->shaping == SHAPING_POLICE) {
 		passes = police(&charge);

@@ -26,6 +26,10 @@ MARK_SHARE = 2
 RESERVE_SHARES = 16
 """Of these parts of its parent's burst a class leaves 8, and one more for each priority."""
 _LEAST_RESERVE = 8
+MOST_COARSE_TICKS = 2
+"""What the coarse clock lags at the most, in its ticks."""
+LEAST_BURST_LAGS = 4
+"""A burst of fewer such lags is left to the exact clock."""
 _BURSTS: Mapping[Shaping, tuple[int, float]] = {
     Shaping.POLICE: (128 << 10, 0.1),
     Shaping.HTB: (16 << 10, 0.001),
@@ -39,6 +43,11 @@ def default_burst(rate_bps: int, action: Shaping) -> int:
     """Return the bytes that suit a rate."""
     least, seconds = _BURSTS[action]
     return max(least, round(rate_bps / 8 * seconds))
+
+
+def coarse_tick_ns() -> float:
+    """Return the tick of the kernel's coarse clock."""
+    return time.clock_getres(6) * 10**9  # CLOCK_MONOTONIC_COARSE, which `time` does not name
 
 
 class ClassTable:
@@ -160,6 +169,8 @@ class ClassTable:
         record["direction"] = DIRECTIONS.index(wanted.key.direction)
         record["byte_cost"] = layout.byte_cost(wanted.rate_bps)
         record["burst"] = layout.line_time(burst_bytes, wanted.rate_bps)
+        if action == Shaping.POLICE and not wanted.parent:
+            self._choose_clock(record)
         record["mark"] = record["burst"] // MARK_SHARE
         record["rate_bps"], record["burst_bytes"] = wanted.rate_bps, burst_bytes
         record["priority"] = wanted.priority
@@ -171,6 +182,17 @@ class ClassTable:
             record["parent"] = above + 1
             record["reserve"] = self._reserve(above, wanted.priority)
         return record
+
+    def _choose_clock(self, record: NDArray[Any]) -> None:
+        """Let a class with a long burst use the coarse clock, and take its lag off the burst.
+
+        With that, in no interval does more pass than the rate times its length and the burst. A
+        parent's bucket is read with the clocks of all its classes, and so is left to the exact one.
+        """
+        lag = int(MOST_COARSE_TICKS * coarse_tick_ns()) << layout.TIME_SHIFT
+        if record["burst"] >= LEAST_BURST_LAGS * lag:
+            record["coarse"] = 1
+            record["burst"] -= lag
 
     def _reserve(self, above: int, priority: int) -> int:
         burst = int(self.records["burst"][above])

@@ -299,8 +299,9 @@ def _wanted(records: NDArray[Any], slot: int) -> TrafficClass:
 
 def _tokens(record: Any, bucket: int, now_ns: int) -> float:
     """Return the bytes in a bucket; below 0 they are owed."""
-    owed_ns = layout.owed(bucket, now_ns) / (1 << layout.TIME_SHIFT)
-    return float(int(record["burst_bytes"]) - owed_ns * int(record["rate_bps"]) / 8e9)
+    owed = layout.owed(bucket, now_ns)
+    # Drops begin where what may be owed is owed: there the bucket is empty.
+    return int(record["burst_bytes"]) * (1 - owed / max(1, int(record["burst"])))
 
 
 def _add_queue_drops(counted: NDArray[Any], row: int, htb: HtbCounters | None) -> int:

@@ -196,10 +196,12 @@ def shaper() -> list[dict[str, object]]:
 
 
 def _measured_shaper(instance: Instance, control: ShapingControl) -> list[dict[str, object]]:
-    def using(action: str, count: str, *prefixes: str) -> Callable[[], None]:
+    def using(
+        action: str, count: str, *prefixes: str, burst_bytes: int = 1 << 30
+    ) -> Callable[[], None]:
         def prepare() -> None:
-            wanted = TrafficClass(ClassKey("bench"), 100_000_000_000, 1 << 20, action)
-            idle = TrafficClass(ClassKey("in", "ingress"), 100_000_000_000, 1 << 20)
+            wanted = TrafficClass(ClassKey("bench"), 100_000_000_000, burst_bytes, action)
+            idle = TrafficClass(ClassKey("in", "ingress"), 100_000_000_000, 1 << 30)
             members = [Prefix.parse(prefix) for prefix in prefixes]
             inside = [Prefix.parse(KNOWN)] if prefixes else []
             control.apply([ClassRequest(wanted, members), ClassRequest(idle, inside)], count)
@@ -221,6 +223,8 @@ def _measured_shaper(instance: Instance, control: ShapingControl) -> list[dict[s
         Path("egress, token bucket", egress, packet, NEXT, using("police", "off", all_of_it)),
         Path("egress, token bucket, counted", egress, packet, NEXT,
              using("police", "on", all_of_it)),
+        Path("egress, a burst of microseconds", egress, packet, NEXT,
+             using("police", "off", all_of_it, burst_bytes=1 << 20)),
         Path("egress, sorted for HTB", egress, packet, NEXT, using("htb", "off", all_of_it)),
         Path("ingress, token bucket", ingress, packet, NEXT, using("police", "off", all_of_it)),
     ]  # fmt: skip
