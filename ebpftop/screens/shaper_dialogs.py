@@ -45,11 +45,11 @@ def verdict(found: WhatIf, *, queued: bool) -> tuple[str, str]:
     span = f"its last {found.seconds:.0f} s"
     if not found.bytes:
         return f"nothing came in {span}", ""
-    words = f"{fmt.percent(found.at_once)} passes at once"
+    words = f"{fmt.percent(found.at_once)} goes at once"
     held = max(0.0, 1 - found.at_once - found.dropped)
     if queued and held > 0:
         words += f", {fmt.percent(held)} waits up to {fmt.duration(found.longest_wait_s)}"
-    words += f", {fmt.percent(found.dropped)} is dropped"
+    words += f", {fmt.percent(found.dropped)} dropped"
     return f"{span} brought {fmt.size(found.bytes)}, of which", words
 
 

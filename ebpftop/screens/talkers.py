@@ -14,6 +14,7 @@ from ebpftop.screens.block_dialog import BlockDialog
 from ebpftop.screens.dialog import allow_dialog, disallow_dialog, unblock_dialog
 from ebpftop.screens.figures import age, number_of, rate, share_cell, source_summary, standing
 from ebpftop.screens.list_pane import ListPane, field_kinds
+from ebpftop.screens.pane import Picture
 from ebpftop.screens.shaper_dialogs import AssignDialog
 from ebpftop.screens.targets import covering
 from ebpftop.widgets.cells import Cell, Column, state_cell
@@ -88,11 +89,16 @@ class TalkersPane(ListPane):
         Column("dropped", "dropped", 9, rank=4),
         Column("dropped_pps", "drop/s", 8, rank=5),
         Column("last_seen_s", "seen", 6, rank=7),
-        Column("sent_bps", "sent", 7, rank=10),
-        Column("", "share", 14, "left", rank=9, stretch=40),
+        Column("sent_bps", "sent", 7, rank=9),
+        Column("", "share", 10, "left", rank=10, stretch=44),
     )
     SORT = "pps"
     FILTER_FIELDS = field_kinds(_fields(Sources.empty(), Clock(0, 0.0)))
+
+    def show(self, picture: Picture) -> None:
+        """Draw the sources; what is sent to them where that is counted."""
+        self.table.leave_out(*(["sent_bps"] if picture.snapshot.sent is None else []))
+        super().show(picture)
 
     def fields(self, snapshot: Snapshot) -> Mapping[str, model.Column]:
         """Return the columns that are sorted and filtered by."""

@@ -112,6 +112,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         super().__init__(id=css_id)
         self._columns = tuple(columns)
         self._widths = [column.width for column in columns]
+        self._left_out: frozenset[int] = frozenset()
         self._rows: Rows | None = None
         self._order: NDArray[np.intp] = np.zeros(0, np.intp)
         self._sorted_by = ("", True)
@@ -172,6 +173,13 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             return
         for position in changed:
             self._refresh_position(position)
+
+    def leave_out(self, *keys: str) -> None:
+        """Do not show the columns of these fields, for they hold nothing now."""
+        left_out = frozenset(i for i, column in enumerate(self._columns) if column.key in keys)
+        if left_out != self._left_out:
+            self._left_out = left_out
+            self.refresh()
 
     def select(self, position: int) -> None:
         """Put the selection on the row at `position`, or on the nearest there is."""
@@ -305,7 +313,10 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         return grown
 
     def _placed(self) -> tuple[Placed, ...]:
-        return place(self._columns, self._widths, self.size.width - len(_MARK) - 1)
+        kept = [at for at in range(len(self._columns)) if at not in self._left_out]
+        columns, widths = [self._columns[at] for at in kept], [self._widths[at] for at in kept]
+        placed = place(columns, widths, self.size.width - len(_MARK) - 1)
+        return tuple(Placed(kept[at], width) for at, width in placed)
 
     def _heading(self) -> Strip:
         key, descending = self._sorted_by

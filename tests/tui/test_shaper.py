@@ -11,7 +11,7 @@ from textual.widgets import Input
 
 from ebpftop.errors import KernelRefusedError
 from ebpftop.format import parse_size
-from ebpftop.model import ClassKey, Prefix, Snapshot
+from ebpftop.model import ClassKey, Prefix, Sent, Snapshot
 from ebpftop.screens.class_history import ClassHistory, Samples, what_if
 from ebpftop.screens.shaper import ShaperPane, empty_in
 from ebpftop.screens.shaper_dialogs import size_text, verdict
@@ -178,13 +178,13 @@ async def test_the_dialog_shows_what_the_last_minute_would_have_met(
         await minute(running)
         await running.press("down", "r")
         # 16 Mbit/s came to a class of 8, which drops what is over
-        await running.until(lambda: "is dropped" in running.text)
+        await running.until(lambda: "goes at once" in running.text)
         assert "brought 120 MB, of which" in running.text
-        assert "50.0% is dropped" in running.text
+        assert "50.0% dropped" in running.text
         await fill(running, "rate", "20mbit")
-        await running.until(lambda: "100% passes at once, 0% is dropped" in running.text)
+        await running.until(lambda: "100% goes at once, 0% dropped" in running.text)
         await fill(running, "rate", "4mbit")
-        await running.until(lambda: "75.0% is dropped" in running.text)
+        await running.until(lambda: "75.0% dropped" in running.text)
 
 
 async def test_n_makes_a_class(controls: FakeControls) -> None:
@@ -321,3 +321,14 @@ def test_a_size_is_read_back_as_it_was_written(size: int) -> None:
 )
 def test_time_to_empty_in_words(seconds: float, text: str) -> None:
     assert empty_in(seconds) == text
+
+
+async def test_talkers_show_what_is_sent_to_each_source_where_it_is_counted() -> None:
+    async with dashboard(shaped(), size=(120, 24)) as running:
+        await running.press("2")
+        assert "sent" not in running.list_pane.table.lines[0]
+        counts = np.array([7, 9], np.uint64)
+        sent = Sent(counts, counts, np.array([1_250_000.0, 0.0]))
+        await running.tick(shaped(1, sent=sent))
+        assert "sent" in running.list_pane.table.lines[0]
+        assert "1.25M" in running.list_pane.table.lines[1]
