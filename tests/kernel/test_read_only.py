@@ -257,3 +257,19 @@ def test_a_member_does_not_mistake_what_a_killed_dashboard_left(site: Site, poli
         result = site.child(*AS_MEMBER, *EBPFTOP, "status", "eth0")
 
     result.refused(5, "not attached to eth0")
+
+
+def test_a_member_sees_the_classes_their_buckets_and_their_queues(watched: Watched) -> None:
+    site = watched.site
+    site.done("class", "set", "eth0", "video", "--rate", "8mbit", "--burst", "64kb")
+    try:
+        (seen,) = watched.member("classes", "eth0", "--json").json
+        (known,) = site.ebpftop("classes", "eth0", "--json").json
+        assert seen == known
+        assert seen["tokens_bytes"] == 65_536
+        watched.member("class", "set", "eth0", "video", "--rate", "9mbit").refused(4, "root")
+        with site.instance() as instance:
+            links = [path for path in instance.folder.iterdir() if path.name.startswith("tc_")]
+        assert {path.stat().st_mode & 0o077 for path in links} <= {0}
+    finally:
+        site.done("class", "del", "eth0", "video")

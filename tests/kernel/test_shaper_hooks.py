@@ -185,10 +185,12 @@ def test_anothers_root_qdisc_is_never_replaced(stage: Stage, client: Host) -> No
             assert done.status == 1
             assert "another's root qdisc, tbf 7:" in done.err
         assert listed("out")["action"] == "police"
+        assert "classes can only be policed" in ebpftop("doctor", "eth0").out
         clear(stage)
         assert qdiscs() == before
     finally:
         tc("qdisc", "del", "dev", "eth0", "root")
+    assert "classes can have queues" in ebpftop("doctor", "eth0").out
 
 
 def test_an_action_that_cannot_work_here_says_what_is_missing(stage: Stage, client: Host) -> None:
