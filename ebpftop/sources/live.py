@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ebpftop.bpf import layout
 from ebpftop.errors import SourceLostError
 from ebpftop.kernel import libbpf
+from ebpftop.kernel.clock import coarse_ns
 from ebpftop.kernel.instance import PIPELINE, Instance, describe_failure
 from ebpftop.kernel.netlink import Netlink
 from ebpftop.model import (
@@ -34,9 +35,6 @@ from ebpftop.sources.states import States
 
 SLOW_MAPS_EVERY = 10
 """Snapshots between counts of maps that are read for their fill alone."""
-CLOCK_MONOTONIC_COARSE = 6
-"""The clock of the kernel's programs, which `time` does not name."""
-
 HOOKS = {
     PIPELINE: "xdp",
     "control": "none, run by ebpftop",
@@ -119,7 +117,7 @@ class LiveSource:
         config = self._maps["config"].read()[1].copy()
         totals = self._read_totals()
         clock = Clock(time.monotonic_ns(), time.time())
-        kernel_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
+        kernel_ns = coarse_ns()
         rules, hits = self._read_rules(config)
         automatic = self._maps["auto_blocks"].read()
         keys, rows = self._maps["ip_tracker"].read()

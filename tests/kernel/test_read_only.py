@@ -21,13 +21,13 @@ import pytest
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import MAPS, PROGRAMS, find
 from ebpftop.lab import Lab, joined
-from tests.kernel.attached import EBPFTOP, NOBODY, Result, Site, run_tool, trying
+from tests.kernel.attached import AS_USER, EBPFTOP, NOBODY, Result, Site, run_tool, trying
 
 pytestmark = pytest.mark.kernel
 
 GROUP = f"ebpftop-test-{os.getpid()}"
 MEMBER = f"ebpftop-member-{os.getpid()}"
-AS_MEMBER = ("setpriv", "--reuid", MEMBER, "--regid", MEMBER, "--init-groups")
+AS_MEMBER = (*AS_USER, "--reuid", MEMBER, "--regid", MEMBER, "--init-groups")
 
 ATTEMPTS = r"""
 import ctypes, json, sys
