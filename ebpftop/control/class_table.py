@@ -17,6 +17,7 @@ from ebpftop.bpf.layout import U64
 from ebpftop.bpf.shaper_layout import Shaping
 from ebpftop.errors import KernelRefusedError, NotFoundError, UsageError
 from ebpftop.format import printable
+from ebpftop.kernel import clock
 from ebpftop.kernel.maps import Map
 from ebpftop.kernel.netlink import OUR_MAJOR
 from ebpftop.model import DIRECTIONS, SHAPINGS, ClassKey, Prefix, TrafficClass
@@ -43,11 +44,6 @@ def default_burst(rate_bps: int, action: Shaping) -> int:
     """Return the bytes that suit a rate."""
     least, seconds = _BURSTS[action]
     return max(least, round(rate_bps / 8 * seconds))
-
-
-def coarse_tick_ns() -> float:
-    """Return the tick of the kernel's coarse clock."""
-    return time.clock_getres(6) * 10**9  # CLOCK_MONOTONIC_COARSE, which `time` does not name
 
 
 class ClassTable:
@@ -189,7 +185,7 @@ class ClassTable:
         With that, in no interval does more pass than the rate times its length and the burst. A
         parent's bucket is read with the clocks of all its classes, and so is left to the exact one.
         """
-        lag = int(MOST_COARSE_TICKS * coarse_tick_ns()) << layout.TIME_SHIFT
+        lag = int(MOST_COARSE_TICKS * clock.tick_ns()) << layout.TIME_SHIFT
         if record["burst"] >= LEAST_BURST_LAGS * lag:
             record["coarse"] = 1
             record["burst"] -= lag
