@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from textual.binding import Binding
 
-OVERVIEW, TALKERS, BLOCKS = "overview", "talkers", "blocks"
+OVERVIEW, TALKERS, BLOCKS, SHAPER = "overview", "talkers", "blocks", "shaper"
 """Names of the panes, as actions and the pane switcher call them."""
 
 
@@ -70,6 +70,10 @@ ACTIONS: tuple[Action, ...] = (
         opens=BLOCKS, in_footer=False,
     ),
     Action(
+        "pane-shaper", ("5",), "Shaper", "Traffic classes: their rates, their buckets, their drops",
+        opens=SHAPER, in_footer=False,
+    ),
+    Action(
         "block", ("b",), "block", "Block the selected source or its prefix, for a while",
         writes=True, panes=(TALKERS,),
     ),
@@ -80,6 +84,26 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "unblock", ("u",), "unblock", "End the block that holds the selected row",
         writes=True, panes=_LISTS,
+    ),
+    Action(
+        "class-rate", ("r",), "rate", "Change the rate of the selected class",
+        writes=True, panes=(SHAPER,),
+    ),
+    Action(
+        "class-burst", ("b",), "burst", "Change the burst of the selected class",
+        writes=True, panes=(SHAPER,),
+    ),
+    Action(
+        "new-class", ("n",), "new class", "Make a class of addresses that share a rate",
+        writes=True, panes=(SHAPER,),
+    ),
+    Action(
+        "delete-class", ("x",), "delete", "Delete the selected class",
+        writes=True, panes=(SHAPER,),
+    ),
+    Action(
+        "assign", ("c",), "class", "Put an address into a class, or take it out",
+        writes=True, panes=(TALKERS, SHAPER),
     ),
     Action("filter", ("/",), "filter", "Show only the rows that match an expression", panes=_LISTS),
     Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_LISTS),

@@ -22,6 +22,7 @@ from ebpftop.errors import EbpftopError
 from ebpftop.format import printable
 from ebpftop.model import Event, Snapshot
 from ebpftop.screens import chrome
+from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.help import HelpScreen
 from ebpftop.screens.history import History
@@ -241,7 +242,10 @@ class DashboardApp(App[None]):
             events.extendleft(happened)
             missed += overwritten
         history = before.history if before else History()
-        return Picture(snapshot, history.extended(snapshot), tuple(events), missed)
+        classes = before.classes if before else ClassHistory()
+        return Picture(
+            snapshot, history.extended(snapshot), tuple(events), missed, classes.extended(snapshot)
+        )
 
     def _show_latest(self) -> None:
         if self.picture is not None:

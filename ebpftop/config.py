@@ -12,14 +12,20 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
 from ebpftop.errors import KernelRefusedError, UsageError
-from ebpftop.format import parse_address, parse_duration, parse_rate, printable
-from ebpftop.model import Limits, Prefix
+from ebpftop.format import (
+    parse_address,
+    parse_duration,
+    parse_rate,
+    parse_size,
+    printable,
+)
+from ebpftop.model import ClassKey, Limits, Prefix, TrafficClass
 
 MAX_POLICY_DURATION_S = 30 * 86_400.0
 """The longest time span in a policy: what happens by itself must also end by itself."""
@@ -38,6 +44,10 @@ PositivePerSecond = Annotated[int, Meta(ge=1, le=2**32 - 1, examples=[1000])]
 
 class RateBps(int):
     """A RATE of the file, in bits a second."""
+
+
+class SizeBytes(int):
+    """A SIZE of the file, in bytes."""
 
 
 class Seconds(float):
@@ -130,6 +140,43 @@ class CapacityPolicy(Section, kw_only=True, frozen=True):
     """Entries of balanced flows; a flow takes one for each direction."""
 
 
+class ShapingPolicy(Section, kw_only=True, frozen=True):
+    """`[shaping]`: what the shaper does besides its classes."""
+
+    count_sent: Annotated[Literal["auto", "on", "off"], Meta(examples=["auto"])] = "auto"
+    """Count what is sent to each address; `auto` does while something is shaped."""
+
+
+class ClassPolicy(Section, kw_only=True, frozen=True):
+    """`[[class]]`: addresses that share a rate."""
+
+    name: Annotated[str, Meta(examples=["video"])]
+    """What it is called."""
+    rate_bps: Annotated[RateBps, Meta(examples=["20mbit"])] = msgspec.field(name="rate")
+    """Bits a second, as a RATE."""
+    direction: Annotated[Literal["ingress", "egress"], Meta(examples=["egress"])] = "egress"
+    """Whether it holds what comes in, or what goes out."""
+    burst_bytes: Annotated[SizeBytes, Meta(examples=["64kb"])] = msgspec.field(
+        default=SizeBytes(0), name="burst"
+    )
+    """What it may send at once, as a SIZE; 0 for what suits the rate."""
+    action: Annotated[Literal["auto", "pace", "htb", "police"], Meta(examples=["auto"])] = "auto"
+    """How it is held to its rate."""
+    priority: Annotated[int, Meta(ge=0, le=7, examples=[0])] = 0
+    """0 is the first to get what its parent has left over."""
+    parent: Annotated[str, Meta(examples=["uplink"])] = ""
+    """Name of the class whose rate is a ceiling over this one."""
+    addresses: Annotated[Prefixes, Meta(examples=[["192.0.2.0/24"]])] = Prefixes()
+    """Who is in it."""
+
+    def traffic_class(self) -> TrafficClass:
+        """Return it as the model knows it."""
+        return TrafficClass(
+            ClassKey(self.name, self.direction), int(self.rate_bps), int(self.burst_bytes),
+            self.action, self.priority, self.parent,
+        )  # fmt: skip
+
+
 class Policy(Section, kw_only=True, frozen=True):
     """A whole policy file. The default has every limit off."""
 
@@ -145,9 +192,14 @@ class Policy(Section, kw_only=True, frozen=True):
     """Who may watch."""
     capacity: CapacityPolicy = CapacityPolicy()
     """How large the tables are."""
+    shaping: ShapingPolicy = ShapingPolicy()
+    """What the shaper does besides its classes."""
+    classes: tuple[ClassPolicy, ...] = msgspec.field(default=(), name="class")
+    """What is held to a rate."""
 
 
 _LINE = re.compile(r"line ([0-9]+)")
+_INDEX = re.compile(r"\[[0-9.]*\]")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _NO_CHOICE = "Invalid enum value "
 _TYPE = re.compile(r"`([a-z]+)`")
@@ -207,6 +259,8 @@ def _decode(kind: type, value: object) -> object:
             return _prefixes(value)
         if kind is RateBps:
             return RateBps(parse_rate(_text(value)))
+        if kind is SizeBytes:
+            return SizeBytes(parse_size(_text(value)))
         if issubclass(kind, Seconds):
             return _seconds(kind, _text(value))
     except UsageError as error:
@@ -241,7 +295,7 @@ def _seconds(kind: type[Seconds], text: str) -> Seconds:
 def _explain(name: str, message: str) -> UsageError:
     """Turn the words of msgspec into the file's."""
     what, _, path = message.rpartition(" - at `$") if " - at `$" in message else (message, "", "")
-    path = path.strip(".`")
+    path = _INDEX.sub("", path.strip(".`"))
     keys = dict(_keys(Policy))
     unknown = _UNKNOWN_FIELD.fullmatch(what)
     if unknown:
@@ -265,8 +319,14 @@ def _keys(section: type[Section], parent: str = "") -> Iterator[tuple[str, Any]]
     names = zip(section.__struct_fields__, section.__struct_encode_fields__, strict=True)
     for field, name in names:
         yield parent + name, hints[field]
-        if isinstance(hints[field], type) and issubclass(hints[field], Section):
-            yield from _keys(hints[field], f"{parent}{name}.")
+        kind = _element(hints[field])
+        if isinstance(kind, type) and issubclass(kind, Section):
+            yield from _keys(kind, f"{parent}{name}.")
+
+
+def _element(kind: Any) -> Any:
+    """Return what a `[[table]]` consists of, and anything else as it is."""
+    return get_args(kind)[0] if get_origin(kind) is tuple else kind
 
 
 def _right_key(key: str, keys: list[str]) -> str:
@@ -286,6 +346,8 @@ def _right_key(key: str, keys: list[str]) -> str:
 
 def _example(key: str, kind: Any) -> str:
     """Return a right line for a key; what JSON writes for these values is TOML too."""
+    if get_origin(kind) is tuple:
+        return f"[[{key}]]"
     if isinstance(kind, type):
         return f"[{key}]"
     value = next(meta.examples[0] for meta in kind.__metadata__ if meta.examples)

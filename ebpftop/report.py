@@ -66,6 +66,10 @@ def status(snapshot: Snapshot, iface: str) -> dict[str, Any]:
         "untracked": totals.untracked,
         "unparsed": dict(totals.unparsed),
         "limits": limits(snapshot.limits),
+        "unclassified": {
+            way: {"packets": count.packets, "bytes": count.bytes}
+            for way, count in snapshot.unclassified.items()
+        },
         "protected": [{"address": str(p), "why": why} for p, why in snapshot.protected],
         "maps": [asdict(info) for info in snapshot.maps],
         "invariants": dict(snapshot.invariants),
@@ -84,6 +88,7 @@ def top(snapshot: Snapshot, rows: Iterable[int]) -> list[dict[str, Any]]:
     sources = snapshot.sources
     first_s = snapshot.clock.unix_s(sources.first_ns)
     last_s = snapshot.clock.unix_s(sources.last_ns)
+    sent = snapshot.sent
     return [
         {
             "address": str(sources.address(row)),
@@ -93,6 +98,9 @@ def top(snapshot: Snapshot, rows: Iterable[int]) -> list[dict[str, Any]]:
             "bps": _plain(sources.bps[row]),
             "dropped": int(sources.dropped[row]),
             "would_drop": int(sources.would_drop[row]),
+            "sent_packets": int(sent.packets[row]) if sent else None,
+            "sent_bytes": int(sent.bytes[row]) if sent else None,
+            "sent_bps": _plain(sent.bps[row]) if sent else None,
             "state": SourceState(int(sources.state[row])).label,
             "first_seen_s": _plain(first_s[row]),
             "last_seen_s": _plain(last_s[row]),
@@ -132,6 +140,32 @@ def allowed(snapshot: Snapshot) -> list[dict[str, Any]]:
     ]
 
 
+def classes(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Return every traffic class."""
+    held = snapshot.classes
+    return [
+        {
+            "class": key.name,
+            "direction": key.direction,
+            "action": held.action[row],
+            "rate_bps": int(held.rate_bps[row]),
+            "burst_bytes": int(held.burst_bytes[row]),
+            "tokens_bytes": _whole(held.tokens_bytes[row]),
+            "packets": int(held.packets[row]),
+            "bytes": int(held.bytes[row]),
+            "dropped_packets": int(held.dropped_packets[row]),
+            "dropped_bytes": int(held.dropped_bytes[row]),
+            "marked_packets": int(held.marked_packets[row]),
+            "bps": _plain(held.bps[row]),
+            "backlog_bytes": int(held.backlog_bytes[row]),
+            "priority": held.wanted[row].priority,
+            "parent": held.wanted[row].parent or None,
+            "addresses": [str(prefix) for prefix in held.members[row]],
+        }
+        for row, key in enumerate(held.keys)
+    ]
+
+
 def events(told: Sequence[Event]) -> list[dict[str, Any]]:
     """Return events, oldest first."""
     return [
@@ -144,6 +178,10 @@ def events(told: Sequence[Event]) -> list[dict[str, Any]]:
         }
         for event in told
     ]
+
+
+def _whole(value: Any) -> int | None:
+    return round(float(value)) if math.isfinite(value) else None
 
 
 def _plain(value: Any) -> Any:

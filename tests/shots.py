@@ -13,7 +13,8 @@ from ebpftop import lab as labs
 from ebpftop.app import DashboardApp
 from ebpftop.cli.demo import POLICY
 from ebpftop.control import policy as policies
-from ebpftop.control.protection import BlockRequest, ProtectionControl
+from ebpftop.control.everything import InstanceControl
+from ebpftop.control.protection import BlockRequest
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
 from ebpftop.model import Prefix
@@ -27,7 +28,9 @@ PICTURES: dict[str, list[str]] = {
     "talkers": ["2"],
     "block": ["b"],
     "blocks": ["escape", "3"],
-    "limits": ["l"],
+    "shaper": ["escape", "5"],
+    "class": ["r"],
+    "limits": ["escape", "l"],
     "help": ["escape", "question_mark"],
 }
 """The keys that lead from each picture to the next."""
@@ -48,7 +51,7 @@ async def _press(pilot: Pilot[None], keys: list[str]) -> None:
         await pilot.pause(1.2)
 
 
-def _prepare(control: ProtectionControl) -> None:
+def _prepare(control: InstanceControl) -> None:
     control.block_all(
         [
             BlockRequest(Prefix.parse("203.0.113.9"), 7200, "scans ports"),
@@ -67,7 +70,7 @@ def main() -> None:
     for size, suffix in ((WIDE, ""), (NARROW, "-80x24")):
         with labs.Lab() as lab, labs.joined(lab.server):
             instance = policies.attach(["eth0"], POLICY, mode="auto", path=None, pinned=False)
-            control = ProtectionControl(instance)
+            control = InstanceControl(instance)
             _prepare(control)
             traffic = labs.start_demo_traffic(lab)
             source = LiveSource(Instance(instance.folder, read_only=False))

@@ -6,9 +6,10 @@ so it imports bcc and the standard library only. Compiling costs about 110 MB th
 gives back; they leave with this process.
 
 Standard input: one JSON object, `{"source": file name, "defines": {name: number},
-"programs": [function, ...], "pin": folder}`. Standard output: one JSON object, either
-`{"maps": {name: {"key": [[field, offset, size], ...], "value": [...]}}, "bcc": version}` or
-`{"error": ..., "log": ...}`. With `--probe` it only says which bcc it found.
+"programs": [function, ...], "type": number of the program type, "pin": folder}`. Standard
+output: one JSON object, either `{"maps": {name: {"key": [[field, offset, size], ...],
+"value": [...]}}, "bcc": version}` or `{"error": ..., "log": ...}`. With `--probe` it only says
+which bcc it found.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ def fields(kind: Any, name: str = "", offset: int = 0) -> list[list[Any]]:
     return found
 
 
-def verifier_log(lib: Any, module: Any, program: bytes) -> str:
+def verifier_log(lib: Any, module: Any, program: bytes, kind: int) -> str:
     """Load once more for the verifier's own closing words, which bcc replaces by its own."""
     log = ctypes.create_string_buffer(LOG_BYTES)
     lib.bcc_func_load(
-        module, 6, program, lib.bpf_function_start(module, program),
+        module, kind, program, lib.bpf_function_start(module, program),
         lib.bpf_function_size(module, program), lib.bpf_module_license(module),
         lib.bpf_module_kern_version(module), VERIFIER_STATS_ONLY, log, LOG_BYTES, None,
         ctypes.c_uint(-1).value,
@@ -81,11 +82,11 @@ def compile_and_pin(request: dict[str, Any]) -> dict[str, Any]:
     pins = {}
     for name in request["programs"]:
         try:
-            pins[f"prog_{name}"] = module.load_func(name, bcc.BPF.XDP).fd
+            pins[f"prog_{name}"] = module.load_func(name, request["type"]).fd
         except Exception as error:
             return {
                 "error": str(error),
-                "log": verifier_log(lib, module.module, name.encode()),
+                "log": verifier_log(lib, module.module, name.encode(), request["type"]),
             }
     maps = {}
     lib.bpf_table_name.restype = ctypes.c_char_p

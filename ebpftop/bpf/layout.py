@@ -308,23 +308,30 @@ def flattened(dtype: np.dtype[Any], name: str = "", offset: int = 0) -> list[tup
     return found
 
 
-def fingerprint() -> str:
+Maps = Mapping[str, tuple[np.dtype[Any], np.dtype[Any]]]
+
+
+def fingerprint(maps: Maps | None = None) -> str:
     """Return a short hash of the layout: sides with the same one understand each other."""
-    text = repr({name: (flattened(k), flattened(v)) for name, (k, v) in MAPS.items()})
+    wanted = (MAPS if maps is None else maps).items()
+    text = repr({name: (flattened(k), flattened(v)) for name, (k, v) in wanted})
     text += repr((PROTOCOLS, REASONS, UNPARSED, VERDICTS, list(EventKind), list(Flag)))
     return f"{zlib.crc32(text.encode()):08x}"
 
 
-def check(compiled: Mapping[str, Mapping[str, Sequence[Sequence[Any]]]]) -> None:
+def check(
+    compiled: Mapping[str, Mapping[str, Sequence[Sequence[Any]]]], maps: Maps | None = None
+) -> None:
     """Compare this page with the compiler's view of `maps.h`.
 
     Args:
         compiled: For each map its key's and value's fields, as `compile.py` reports them.
+        maps: Another module's layout; this page's without it.
 
     Raises:
         KernelRefusedError: They differ; names the map and the first field.
     """
-    for name, (key, value) in MAPS.items():
+    for name, (key, value) in (MAPS if maps is None else maps).items():
         if name not in compiled:
             raise KernelRefusedError(f"the compiled programs have no map {name}", _REINSTALL)
         for part, dtype in (("key", key), ("value", value)):

@@ -32,9 +32,19 @@ _VERBS = {
     "allow": "acting",
     "disallow": "acting",
     "limit": "acting",
+    "class": "shaping",
+    "assign": "shaping",
+    "unassign": "shaping",
+    "classes": "shaping",
+    "count-sent": "shaping",
+    "reload": "reloading",
     "doctor": "doctor",
 }
 """The module of each verb; a verb imports what it needs and no more."""
+
+
+_FUNCTIONS = {"class": "traffic_class", "count-sent": "count_sent"}
+"""The functions of verbs that cannot be called as the verb is."""
 
 
 class _Verbs(click.Group):
@@ -47,7 +57,7 @@ class _Verbs(click.Group):
         if cmd_name not in _VERBS:
             return None
         module = import_module(f"ebpftop.cli.{_VERBS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, _FUNCTIONS.get(cmd_name, cmd_name))
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -144,11 +144,11 @@ def _leave(writer: Instance, *, keep: bool) -> None:
 
 def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | None:
     from ebpftop.app import DashboardApp
-    from ebpftop.control.protection import ProtectionControl
+    from ebpftop.control.everything import InstanceControl
     from ebpftop.control.sweeping import Sweeper
     from ebpftop.sources.live import LiveSource
 
-    control = ProtectionControl(session.writer) if session.writer and not taken else None
+    control = InstanceControl(session.writer) if session.writer and not taken else None
     sweeper = Sweeper(control) if control else None
     app = DashboardApp(
         LiveSource(session.reader),

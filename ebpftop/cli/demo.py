@@ -6,6 +6,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -16,15 +18,24 @@ from ebpftop import report
 from ebpftop.cli.dashboard import Session, show
 from ebpftop.cli.output import print_json, print_pairs, print_table
 from ebpftop.cli.parameters import JSON, require_root
-from ebpftop.config import CapacityPolicy, LimitPolicy, Policy, Seconds
+from ebpftop.config import (
+    CapacityPolicy,
+    ClassPolicy,
+    LimitPolicy,
+    Policy,
+    Prefixes,
+    RateBps,
+    Seconds,
+)
 from ebpftop.control import policy as policies
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.sweeping import Sweeper
+from ebpftop.errors import EbpftopError
 from ebpftop.filtering import Filter
-from ebpftop.format import UNKNOWN, count, duration
+from ebpftop.format import UNKNOWN, bits_rate_unit, count, duration, rate_text
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
-from ebpftop.model import Event, Snapshot
+from ebpftop.model import Event, Prefix, Snapshot
 from ebpftop.sources.live import LiveSource
 
 DEFAULT_S = 10.0
@@ -33,8 +44,15 @@ TICK_S = 0.5
 POLICY = Policy(
     limits=LimitPolicy(pps=2000, syn=200, grace_s=Seconds(1.0), block_for_s=Seconds(15.0)),
     capacity=CapacityPolicy(sources=16_384, blocks=4096, prefixes=1024),
+    classes=(
+        ClassPolicy(
+            name="downloads",
+            rate_bps=RateBps(20_000_000),
+            addresses=Prefixes([Prefix.parse(labs.DOWNLOADER)]),
+        ),
+    ),
 )
-"""Limits that the clients stay far below and the flood is far above."""
+"""Limits that the clients stay far below and the flood is far above, and a shaped download."""
 
 
 @click.command()
@@ -44,50 +62,64 @@ POLICY = Policy(
 def demo(seconds: float | None, as_json: bool) -> None:
     """Build a small network on this machine, flood it, and watch it being protected."""
     require_root("the demo")
-    _leave_when_told()
+    signals = _note_signals()
     bpffs.mount(lasting=False)
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    with labs.Lab() as lab, labs.joined(lab.server):
-        instance = policies.attach(
-            [lab.server.interface], POLICY, mode="auto", path=None, pinned=False
-        )
-        try:
-            if seconds is None and terminal and not as_json:
-                _open_dashboard(lab, instance)
+    watched = seconds is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty()
+    try:
+        with labs.Lab() as lab, labs.joined(lab.server), _attached(lab) as instance:
+            _leave_if_told(signals)
+            if watched:
+                _open_dashboard(lab, instance, signals)
                 return
-            answer = _measure(lab, instance, seconds or DEFAULT_S)
-        finally:
-            with bpffs.locked(instance.name):
-                instance.remove()
+            answer = _measure(lab, instance, seconds or DEFAULT_S, signals)
+    except EbpftopError:
+        # What tells us to end may have ended a child of ours too.
+        _leave_if_told(signals)
+        raise
     if as_json:
         print_json(answer)
     else:
         _print(answer)
 
 
-def _leave_when_told() -> None:
-    """Let what ends this process, a closed terminal too, end the network."""
-    told = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
-        told.append(signal.SIGHUP)
+def _note_signals() -> list[int]:
+    """Return a list that will hold what told this process to end, a closed terminal included.
 
-    def leave(number: int, _: Any) -> None:
-        for each in told:
-            signal.signal(each, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    for each in told:
-        signal.signal(each, leave)
+    Leaving from within a handler could lose a process that is being started.
+    """
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves SIGHUP
+            signal.signal(number, lambda number, _: signals.append(number))
+    return signals
 
 
-def _open_dashboard(lab: labs.Lab, instance: Instance) -> None:
+def _leave_if_told(signals: list[int]) -> None:
+    if signals:
+        raise SystemExit(128 + signals[0])
+
+
+@contextmanager
+def _attached(lab: labs.Lab) -> Iterator[Instance]:
+    instance = policies.attach([lab.server.interface], POLICY, mode="auto", path=None, pinned=False)
+    try:
+        yield instance
+    finally:
+        with bpffs.locked(instance.name):
+            instance.remove()
+
+
+def _open_dashboard(lab: labs.Lab, instance: Instance, signals: list[int]) -> None:
     traffic = labs.start_demo_traffic(lab)
+    _leave_if_told(signals)
     session = Session(Instance(instance.folder, read_only=False), instance, ours=True)
     show(session, interval_s=1.0, keep=False)
     traffic.stop()
 
 
-def _measure(lab: labs.Lab, instance: Instance, seconds: float) -> dict[str, Any]:
+def _measure(
+    lab: labs.Lab, instance: Instance, seconds: float, signals: list[int]
+) -> dict[str, Any]:
     """Run the traffic, and return the report."""
     sweeper = Sweeper(ProtectionControl(instance))
     source = LiveSource(Instance(instance.folder, read_only=False))
@@ -97,6 +129,7 @@ def _measure(lab: labs.Lab, instance: Instance, seconds: float) -> dict[str, Any
         traffic = labs.start_demo_traffic(lab)
         ends_s = time.monotonic() + seconds
         while True:
+            _leave_if_told(signals)
             snapshot = source.snapshot()
             told += snapshot.events
             left_s = ends_s - time.monotonic()
@@ -125,6 +158,8 @@ def _report(
         "blocks": blocks,
         "allowed": report.allowed(snapshot),
         "events": report.events(told),
+        "classes": report.classes(snapshot),
+        "download": asdict(traffic.download),
         "clients": [asdict(client) for client in traffic.clients],
         "flood": {
             **asdict(traffic.flood),
@@ -147,6 +182,7 @@ def _print(answer: dict[str, Any]) -> None:
             "flood": f"{flood['address']}, {count(flood['sent_packets'])} packets",
             "dropped": f"{count(flood['dropped_packets'])} of {count(received)} ({share:.1%})",
             "blocked": "automatically" if flood["blocked"] else "no",
+            "shaped": "; ".join(map(_class_words, answer["classes"])) or "nothing",
         }
     )
     click.echo()
@@ -164,6 +200,11 @@ def _print(answer: dict[str, Any]) -> None:
     for event in answer["events"]:
         at = duration(max(0.0, event["time"] - answer["events"][0]["time"]))
         click.echo(f"{at:>6}  {event['kind']:<12} {event['address'] or ''} {event['detail']}")
+
+
+def _class_words(row: dict[str, Any]) -> str:
+    now = bits_rate_unit(row["bps"])
+    return f"{row['class']} at {now} of {rate_text(row['rate_bps'])}, by {row['action']}"
 
 
 def _latency(latency_ms: float | None) -> str:

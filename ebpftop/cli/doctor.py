@@ -16,10 +16,10 @@ import click
 
 from ebpftop.config import AccessPolicy
 from ebpftop.errors import EbpftopError, NotAttachedError, NotPermittedError
-from ebpftop.kernel import attaching, bpffs, libbpf, loading
+from ebpftop.kernel import attaching, bpffs, libbpf, loading, tc_hooks
 from ebpftop.kernel.ethtool import driver
 from ebpftop.kernel.instance import PIPELINE, find
-from ebpftop.kernel.netlink import Link, driver_runs_xdp, netlink
+from ebpftop.kernel.netlink import Link, driver_runs_xdp, netlink, traffic_control
 
 OLDEST_KERNEL = (5, 15)
 READ_ONLY_KERNEL = (5, 19)
@@ -60,6 +60,7 @@ def _findings(iface: str | None) -> Iterator[Finding]:
             link = socket.link(iface)
         yield _interface(link)
         yield _guarded(lambda: _hook(link))
+        yield _queue(link)
 
 
 def _guarded(check: Callable[[], Finding]) -> Finding:
@@ -152,6 +153,22 @@ def _hook(link: Link) -> Finding:
     if native:
         return Finding("ok", f"{link.name}: no XDP program; the driver runs XDP (native mode)")
     return Finding("note", f"{link.name}: the driver has no XDP: generic mode, which costs more")
+
+
+def _queue(link: Link) -> Finding:
+    """Say what can hold a traffic class to its rate on an interface."""
+    with traffic_control(link.index) as tc:
+        qdiscs = tc.qdiscs()
+    root = tc_hooks.root_of(qdiscs)
+    name = f"{link.name}: root qdisc {root.kind if root else 'none'}"
+    if tc_hooks.has_fq(qdiscs):
+        return Finding("ok", f"{name}: classes can be paced")
+    if root is None or not root.handle or tc_hooks.is_ours(root):
+        return Finding("ok", f"{name}, the kernel's own or ours: classes can have queues (htb)")
+    return Finding(
+        "note", f"{name}, another's, which is left alone: classes can only be policed",
+        "for queues remove it with the tool that made it",
+    )  # fmt: skip
 
 
 def _taken(link: Link) -> Finding:

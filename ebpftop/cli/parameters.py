@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from ebpftop.control.protection import ProtectionControl
+from ebpftop.control.shaping import ShapingControl
 from ebpftop.errors import NotPermittedError
-from ebpftop.format import parse_address, parse_count, parse_duration, parse_rate
+from ebpftop.format import parse_address, parse_count, parse_duration, parse_rate, parse_size
 from ebpftop.kernel.attaching import MODES
 from ebpftop.kernel.instance import Instance, describe_failure, find
 
@@ -33,6 +34,8 @@ ADDRESS = _Word("ADDR", parse_address)
 """An address or prefix, as a `Prefix`."""
 RATE = _Word("RATE", parse_rate)
 """Bits a second."""
+SIZE = _Word("SIZE", parse_size)
+"""Bytes."""
 COUNT = _Word("N", parse_count)
 """A whole number, `1k` and `2m` too."""
 
@@ -100,5 +103,16 @@ def controlled(iface: str) -> Iterator[ProtectionControl]:
         control = ProtectionControl(instance)
         control.sweep()
         yield control
+    finally:
+        instance.close()
+
+
+@contextmanager
+def shaped(iface: str) -> Iterator[ShapingControl]:
+    """Open the shaper of what is attached to `iface`, for one act."""
+    require_root("changing anything")
+    instance = _opened(iface, read_only=False)
+    try:
+        yield ShapingControl(instance)
     finally:
         instance.close()

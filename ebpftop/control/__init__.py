@@ -3,9 +3,30 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from ebpftop.model import Limits, Prefix
+from ebpftop.model import ClassKey, Limits, Prefix
+
+
+class ShapingControls(Protocol):
+    """The acts on traffic classes; as of `Controls`."""
+
+    def set_class(self, key: ClassKey, changes: Mapping[str, Any]) -> None:
+        """Make a class, or change some of it by the names of `TrafficClass`."""
+        ...
+
+    def delete_class(self, key: ClassKey) -> None:
+        """Take a class away."""
+        ...
+
+    def assign(self, prefix: Prefix, name: str, direction: str | None = None) -> None:
+        """Put `prefix` into the class called `name`, in each direction it has."""
+        ...
+
+    def unassign(self, prefix: Prefix) -> None:
+        """Take exactly `prefix` out of its classes."""
+        ...
 
 
 class Controls(Protocol):
@@ -13,6 +34,11 @@ class Controls(Protocol):
 
     Each raises an `EbpftopError` where it cannot be done, and then nothing has changed.
     """
+
+    @property
+    def shaping(self) -> ShapingControls:
+        """The acts on traffic classes."""
+        ...
 
     def guarded(self, prefix: Prefix) -> str | None:
         """Say why dropping `prefix` could cut the operator off; None where it could not."""

@@ -11,6 +11,7 @@ from ebpftop.bpf.layout import Flag
 from ebpftop.config import AccessPolicy, CapacityPolicy, Policy
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.rules import RuleTable
+from ebpftop.control.shaping import ClassRequest, ShapingControl
 from ebpftop.kernel import attaching, bpffs, libbpf
 from ebpftop.kernel.instance import Instance, sweep_stale
 
@@ -40,7 +41,7 @@ def attach(
     bpffs.mount(lasting=pinned or lasting)
     sweep_stale()
     named = policy.access.group != AccessPolicy().group
-    return attaching.attach(
+    instance = attaching.attach(
         interfaces,
         mode=mode,
         defines=capacities(policy.capacity),
@@ -49,6 +50,23 @@ def attach(
         pinned=pinned,
         configure=lambda instance: _configure(instance, policy),
     )
+    try:
+        apply_classes(instance, policy)
+    except BaseException:
+        with bpffs.locked(instance.name):
+            instance.remove()
+        raise
+    return instance
+
+
+def apply_classes(instance: Instance, policy: Policy) -> None:
+    """Have the classes of a policy and no others; what is so already is not touched.
+
+    Raises:
+        EbpftopError: They do not fit together, or an action does not work here.
+    """
+    requests = [ClassRequest(each.traffic_class(), each.addresses) for each in policy.classes]
+    ShapingControl(instance).apply(requests, policy.shaping.count_sent)
 
 
 def capacities(capacity: CapacityPolicy) -> dict[str, int]:
@@ -59,6 +77,8 @@ def capacities(capacity: CapacityPolicy) -> dict[str, int]:
         "CAPACITY_PREFIXES": capacity.prefixes,
         "CAPACITY_CONNECTIONS": capacity.connections,
         "CAPACITY_RULES": capacity.blocks + 2 * capacity.prefixes,
+        "CAPACITY_SENT": capacity.sources,
+        "CAPACITY_CACHE": max(1024, capacity.sources // 8),
     }
 
 

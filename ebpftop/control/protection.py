@@ -23,6 +23,7 @@ from ebpftop.control.rules import RuleTable, entries
 from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.format import printable
 from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel.clock import coarse_ns, tick_ns
 from ebpftop.kernel.instance import Instance, describe_failure
 from ebpftop.model import Limits, Prefix
 
@@ -127,7 +128,7 @@ class ProtectionControl:
         if not (prefix.is_host if prefix.is_ipv4 else prefix.length == 64):
             return False
         found = self._maps["auto_blocks"].get((prefix.high, prefix.low))
-        return found is not None and int(found["until_ns"][0]) > time.monotonic_ns()
+        return found is not None and int(found["until_ns"][0]) > coarse_ns()
 
     def _not_blocked(self, table: RuleTable, prefix: Prefix) -> NotFoundError:
         covering = _holder(table, prefix, Rule.BLOCKED)
@@ -199,7 +200,7 @@ class ProtectionControl:
 
     def sweep(self) -> None:
         """Tell the end of blocks whose time is over, where no packet came to find out."""
-        now_ns = time.monotonic_ns()
+        now_ns = coarse_ns()
         with self._writing() as table:
             ended = table.ended(now_ns)
             for slot in ended:
@@ -292,10 +293,6 @@ def _burst(config: np.void) -> int:
     """
     frame_cost = int(config["byte_cost"]) * FULL_FRAME_BYTES >> layout.BYTE_COST_SHIFT
     packet_cost = max(int(config["pps_cost"]), int(config["syn_cost"]), frame_cost)
-    ticks_ns = int(CLOCK_TICKS_IN_BURST * _clock_tick_ns())
+    ticks_ns = int(CLOCK_TICKS_IN_BURST * tick_ns())
     burst_ns = max(int(config["burst_ns"]), ticks_ns)
     return max(burst_ns << layout.LIMITER_SHIFT, PACKETS_IN_BURST * packet_cost)
-
-
-def _clock_tick_ns() -> float:
-    return time.clock_getres(6) * _NS  # CLOCK_MONOTONIC_COARSE, which `time` does not name

@@ -16,17 +16,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from ebpftop import __version__
-from ebpftop.bpf import layout
 from ebpftop.errors import KernelRefusedError, NotFoundError
 from ebpftop.format import printable
-from ebpftop.kernel import bpffs, libbpf, loading
+from ebpftop.kernel import bpffs, libbpf, loading, tc_hooks
 from ebpftop.kernel.instance import (
     PIPELINE,
+    PROGRAMS,
     Attachment,
     Instance,
     LoadedProgram,
     Meta,
     describe_failure,
+    fingerprint,
     network_namespace,
 )
 from ebpftop.kernel.netlink import Link, netlink
@@ -101,6 +102,8 @@ def attach(
             # Who waited for the lock may find that another was faster.
             if not folder.exists():
                 links = _free_links(interfaces)
+                for link in links:
+                    tc_hooks.clear_interface(link.index)  # what a crash left
                 instance = _created(folder, links, defines, gid, policy)
                 _put_in_force(instance, mode, pinned, configure)
                 return instance
@@ -170,13 +173,13 @@ def _open_to_group(folder: Path, gid: int) -> None:
 def _with_meta(folder: Path, links: Sequence[Link], policy: str) -> Instance:
     """Write the first `meta`, with which the folder can be opened."""
     programs = []
-    for name in layout.PROGRAMS:
+    for name in PROGRAMS:
         fd = libbpf.open_pin(folder / f"prog_{name}")
         info = libbpf.program_info(fd)
         os.close(fd)
         programs.append(LoadedProgram(name, info.id, info.tag, info.verified_insns))
     meta = Meta(
-        version=__version__, layout=layout.fingerprint(), namespace=network_namespace(),
+        version=__version__, layout=fingerprint(), namespace=network_namespace(),
         attached_s=time.time(), policy=policy, programs=programs,
         attachments=[Attachment(link.name, link.index, "") for link in links],
     )  # fmt: skip
@@ -247,6 +250,7 @@ def detach(instance: Instance, interface: str) -> None:
     standing = {at for program, at in libbpf.linked_programs() if program == pipeline}
     staying = [a for a in instance.meta.attachments if a.index in standing]
     if staying:
+        tc_hooks.clear_one(instance.folder, index)
         instance.write_meta(replace(instance.meta, attachments=staying))
         (instance.folder / f"link_{index}").unlink(missing_ok=True)
     else:

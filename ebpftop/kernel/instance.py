@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import errno
 import grp
+import itertools
 import os
 import zlib
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,18 +22,28 @@ import msgspec
 import numpy as np
 
 from ebpftop import __version__
-from ebpftop.bpf import layout
+from ebpftop.bpf import layout, shaper_layout
 from ebpftop.errors import (
     EbpftopError,
     KernelRefusedError,
     NotAttachedError,
     NotPermittedError,
 )
-from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel import bpffs, libbpf, tc_hooks
 from ebpftop.kernel.maps import Map
 from ebpftop.kernel.netlink import Link, netlink
 
 PIPELINE = "xdp_pipeline"
+
+MAPS = {**layout.MAPS, **shaper_layout.MAPS}
+"""Every map of an instance."""
+PROGRAMS = (*layout.PROGRAMS, *shaper_layout.PROGRAMS)
+"""Every program of an instance."""
+
+
+def fingerprint() -> str:
+    """Return a short hash of the layout of all maps."""
+    return layout.fingerprint(MAPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +122,8 @@ class Instance:
         self.programs: dict[str, int] = {}
         self.links: dict[int, int] = {}
         """File descriptors of links that this process holds, by interface number."""
+        self.tc_links: dict[Path, int] = {}
+        """The same of the shaper's links, by where they are pinned if they are."""
         try:
             self._open_map("meta")
             if meta is None:
@@ -130,20 +143,20 @@ class Instance:
 
     def _open_map(self, name: str) -> None:
         fd = libbpf.open_pin(self.folder / name, read_only=self.read_only)
-        self.maps[name] = Map(fd, *layout.MAPS[name])
+        self.maps[name] = Map(fd, *MAPS[name])
 
     def _open_rest(self) -> None:
-        if self.meta.layout != layout.fingerprint():
+        if self.meta.layout != fingerprint():
             raise KernelRefusedError(
                 f"{self.describe()} was attached by ebpftop {self.meta.version}, "
                 f"whose maps differ from those of {__version__}",
                 "use that version, or `ebpftop detach` and attach again",
             )
-        for name in layout.MAPS:
+        for name in MAPS:
             if name not in self.maps:
                 self._open_map(name)
         if not self.read_only:
-            for name in layout.PROGRAMS:
+            for name in PROGRAMS:
                 self.programs[name] = libbpf.open_pin(self.folder / f"prog_{name}")
 
     def _read_meta(self) -> Meta:
@@ -185,20 +198,36 @@ class Instance:
         """Let the links outlive this process."""
         for index, fd in self.links.items():
             libbpf.pin(fd, self.folder / f"link_{index}")
+        for path, fd in self.tc_links.items():
+            if not path.exists():
+                libbpf.pin(fd, path)
+
+    def close_tc_link(self, pin: Path) -> None:
+        """Give back the link that is pinned there, or would be, if this process holds it."""
+        fd = self.tc_links.pop(pin, None)
+        if fd is not None:
+            os.close(fd)
+
+    @property
+    def outlives_us(self) -> bool:
+        """Whether what is attached stays when this process ends."""
+        return not self.links or any(self.folder.glob("link_*"))
 
     def close(self) -> None:
         """Give back every file descriptor; links that are not pinned go away with that."""
-        for fd in (*self.links.values(), *self.programs.values()):
+        for fd in (*self.links.values(), *self.tc_links.values(), *self.programs.values()):
             os.close(fd)
         for opened in self.maps.values():
             opened.close()
         self.links, self.programs, self.maps = {}, {}, {}
+        self.tc_links = {}
 
     def remove(self) -> None:
         """Close it and take away everything of ours; call it under the writer's lock."""
         self.close()
         # After a detach elsewhere the folder may be that of the next instance.
         if _pipeline_id(self.folder) in (0, self.meta.pipeline.id):
+            tc_hooks.clear_folder(self.folder, same_namespace=_is_of_this_namespace(self.folder))
             bpffs.remove(self.name)
 
 
@@ -208,8 +237,29 @@ def sweep_stale() -> None:
         return
     for name in bpffs.names():
         with bpffs.locked(name, wait=False) as ours:
-            if ours and _is_stale(bpffs.BPFFS / name):
+            folder = bpffs.BPFFS / name
+            if ours and _is_stale(folder) and not _is_anothers_duty(folder):
+                tc_hooks.clear_folder(folder, same_namespace=_is_of_this_namespace(folder))
                 bpffs.remove(name)
+    with suppress(OSError):
+        tc_hooks.sweep_orphans(filter(_is_of_this_namespace, bpffs.folders()))
+
+
+def _is_of_this_namespace(folder: Path) -> bool:
+    return folder.name.startswith(f"{network_namespace()}-")
+
+
+def _is_anothers_duty(folder: Path) -> bool:
+    """Whether a stale instance has left queues where only a process of another namespace can go."""
+    inode = folder.name.partition("-")[0]
+    if _is_of_this_namespace(folder) or not tc_hooks.has_leftovers(folder):
+        return False
+    paths = itertools.chain(Path("/proc").glob("[0-9]*/ns/net"), Path("/run/netns").glob("*"))
+    for path in paths:
+        with suppress(OSError):
+            if str(path.stat().st_ino) == inode:
+                return True
+    return False
 
 
 def _is_stale(folder: Path) -> bool:

@@ -20,9 +20,13 @@ from ebpftop.errors import KernelRefusedError
 
 BPF_F_RDONLY = 8
 BPF_XDP = 37
+BPF_TCX = (46, 47)
+"""Attach types of TCX, ingress and egress; since Linux 6.6."""
+BPF_F_BEFORE = 8
 XDP_FLAGS_SKB_MODE = 2
 XDP_FLAGS_DRV_MODE = 4
 LINK_TYPE_XDP = 6
+LINK_TYPE_TCX = 11
 
 
 @cache
@@ -172,8 +176,21 @@ def attach_xdp(program: int, ifindex: int, *, native: bool) -> int:
     return call("bpf_link_create", program, ifindex, BPF_XDP, ct.byref(options))
 
 
-def _xdp_links() -> Iterator[tuple[int, int, int]]:
-    """Yield (fd, program id, interface index) of every live XDP link; needs CAP_SYS_ADMIN."""
+def attach_tcx(program: int, ifindex: int, *, egress: bool) -> int:
+    """Attach to TCX in front of what is there, as `attach_xdp` does."""
+    options = _LinkCreateOptions(ct.sizeof(_LinkCreateOptions), BPF_F_BEFORE)
+    return call("bpf_link_create", program, ifindex, BPF_TCX[egress], ct.byref(options))
+
+
+def detach_tcx(program_id: int, ifindex: int | None = None) -> None:
+    """Break the TCX links of a program, whoever holds them, to one interface or to all."""
+    for fd, program, index in _links(LINK_TYPE_TCX):
+        if program == program_id and ifindex in (None, index):
+            call("bpf_link_detach", fd)
+
+
+def _links(kind: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (fd, program id, interface index) of every live link; needs CAP_SYS_ADMIN."""
     link_id = ct.c_uint32(0)
     while True:
         try:
@@ -190,7 +207,7 @@ def _xdp_links() -> Iterator[tuple[int, int, int]]:
             raise
         try:
             info = object_info(fd, _LinkInfo)
-            if info.type == LINK_TYPE_XDP and info.ifindex:
+            if info.type == kind and info.ifindex:
                 yield fd, info.program_id, info.ifindex
         finally:
             os.close(fd)
@@ -201,12 +218,12 @@ def linked_programs() -> list[tuple[int, int]]:
 
     Needs CAP_SYS_ADMIN.
     """
-    return [(program, index) for _, program, index in _xdp_links()]
+    return [(program, index) for _, program, index in _links(LINK_TYPE_XDP)]
 
 
 def detach_xdp(program_id: int, ifindex: int) -> bool:
     """Break the link of a program to an interface, whoever holds it; False where there is none."""
-    for fd, program, index in _xdp_links():
+    for fd, program, index in _links(LINK_TYPE_XDP):
         if (program, index) == (program_id, ifindex):
             call("bpf_link_detach", fd)
             return True
@@ -231,3 +248,21 @@ def run_program(
         options.ctx_size_in = len(context)
     call("bpf_prog_test_run_opts", program, ct.byref(options))
     return options.retval, room.raw[: options.data_size_out], options.duration
+
+
+def run_with_context(program: int, packet: bytes, context: bytes) -> tuple[int, bytes, bytes]:
+    """Run a program once on a packet and its context (`struct __sk_buff`, `struct xdp_md`).
+
+    Returns:
+        Its return value, and the packet and the context after it.
+    """
+    room = ct.create_string_buffer(len(packet) + 256)
+    inner, outer = ct.create_string_buffer(context), ct.create_string_buffer(len(context))
+    options = _TestRunOptions(ct.sizeof(_TestRunOptions))
+    options.data_in, options.data_size_in = packet, len(packet)
+    options.data_out, options.data_size_out = ct.addressof(room), len(room)
+    options.ctx_in, options.ctx_size_in = ct.addressof(inner), len(context)
+    options.ctx_out, options.ctx_size_out = ct.addressof(outer), len(context)
+    options.repeat = 1
+    call("bpf_prog_test_run_opts", program, ct.byref(options))
+    return options.retval, room.raw[: options.data_size_out], outer.raw[: options.ctx_size_out]

@@ -8,11 +8,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ebpftop.bpf import layout
+from ebpftop.bpf import layout, shaper_layout
 from ebpftop.errors import KernelRefusedError, NotPermittedError
 
 COMPILER = Path(layout.__file__).with_name("compile.py")
@@ -21,6 +23,26 @@ COMPILE_TIMEOUT_S = 120
 
 INSTALL_BCC = "apt-get install python3-bpfcc"
 INSTALL_HEADERS = "apt-get install linux-libc-dev"
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One C source and what it makes."""
+
+    source: str
+    """Its file name."""
+    programs: Sequence[str]
+    """Its functions, as they are loaded."""
+    program_type: int
+    """What they are loaded as (`enum bpf_prog_type`)."""
+    maps: layout.Maps
+    """Keys and values of its maps."""
+
+
+PROTECTION = Module("xdp_pipeline.c", layout.PROGRAMS, 6, layout.MAPS)
+SHAPER = Module("tc_traffic_shaper.c", shaper_layout.PROGRAMS, 3, shaper_layout.MAPS)
+MODULES = (PROTECTION, SHAPER)
+"""Everything that an instance is made of."""
 
 
 def interpreter() -> str:
@@ -44,25 +66,34 @@ def probe() -> str:
     return f"{answer['bcc']} by {interpreter()}"
 
 
-def load(folder: Path, defines: Mapping[str, int]) -> None:
-    """Compile `xdp_pipeline.c`, load its programs, pin them and every map in `folder`.
+def load(folder: Path, defines: Mapping[str, int], modules: Sequence[Module] = MODULES) -> None:
+    """Compile the sources, load their programs, pin them and every map in `folder`.
+
+    Each module is compiled by a child of its own, all at the same time.
 
     Args:
         folder: An empty folder on a bpffs.
         defines: Capacities and switches, by the names the C side gives them.
+        modules: What to load.
 
     Raises:
         KernelRefusedError: bcc or headers are missing, or the compiler, the verifier or the
             kernel refused; the message holds their own last words.
     """
-    request = {
-        "source": "xdp_pipeline.c",
-        "defines": dict(defines),
-        "programs": list(layout.PROGRAMS),
-        "pin": str(folder),
-    }
-    answer = _run([], json.dumps(request))
-    layout.check(answer["maps"])
+
+    def one(module: Module) -> None:
+        request = {
+            "source": module.source,
+            "defines": dict(defines),
+            "programs": list(module.programs),
+            "type": module.program_type,
+            "pin": str(folder),
+        }
+        layout.check(_run([], json.dumps(request))["maps"], module.maps)
+
+    with ThreadPoolExecutor(len(modules)) as pool:
+        for done in [pool.submit(one, module) for module in modules]:
+            done.result()
 
 
 def _run(arguments: list[str], request: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only importer of pyroute2: links and routes, as plain values."""
+"""The only importer of pyroute2: links, routes and queueing disciplines, as plain values."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink import NLM_F_REQUEST, genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
+from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
 
 from ebpftop.errors import NotFoundError
 from ebpftop.model import Prefix
@@ -26,6 +27,23 @@ XDP_IN_DRIVER = "xdp"
 
 NETDEV_CMD_DEV_GET = 1
 NETDEV_XDP_ACT_BASIC = 1
+
+
+TC_ROOT = 0xFFFFFFFF
+TC_CLSACT = 0xFFFF0000
+TC_CLSACT_HOOKS = (0xFFFFFFF2, 0xFFFFFFF3)
+"""Parents of clsact's filters, ingress and egress."""
+OUR_ROOTS = {"htb": 0xEB0F0000, "fq": 0xEB100000}
+"""Handles of the root qdiscs that ebpftop makes, by which they are known again."""
+OUR_MAJOR = OUR_ROOTS["htb"]
+OUR_QUEUES = 0xEA00
+"""Major number of the queue in an HTB class of ours, less that class's minor one."""
+HTB_TICK_NS = 64
+"""Unit of the tokens that HTB tells of (PSCHED_SHIFT of net/pkt_sched.h)."""
+MOST_HTB_BURST_S = 200
+
+# bfifo takes what pfifo takes, and pyroute2 does not know it.
+plugins.setdefault("bfifo", sched_pfifo)
 
 
 class _DeviceMessage(genlmsg):  # type: ignore[misc]  # pyroute2 has no types
@@ -56,6 +74,63 @@ class Link:
     """Number of the XDP program on it; 0 where there is none."""
     xdp_native: bool
     """Whether that program runs in the driver."""
+
+
+@dataclass(frozen=True, slots=True)
+class Qdisc:
+    """One queueing discipline of an interface."""
+
+    kind: str
+    """`noqueue`, `htb`, `fq`, ..."""
+    handle: int
+    """Major and minor number; 0 where the kernel put it there by itself."""
+    parent: int
+    """Where it is; `TC_ROOT` for the root."""
+    ifindex: int
+    """Of its interface."""
+
+    @property
+    def label(self) -> str:
+        """As tc(8) names it."""
+        return f"{self.kind} {self.handle >> 16:x}:"
+
+
+@dataclass(frozen=True, slots=True)
+class HtbClass:
+    """One class of an HTB tree of ours."""
+
+    minor: int
+    """Its number."""
+    parent: int
+    """Number of the class above it; 0 for none."""
+    rate_bps: int
+    """Bits a second that it is promised."""
+    ceil_bps: int
+    """Bits a second that it never exceeds."""
+    burst_bytes: int
+    """What it may send at once."""
+    priority: int
+    """0 to 7; 0 is served first with what is lent."""
+    queue_bytes: int | None
+    """What may wait in it; None for a class that has others below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HtbCounters:
+    """What the kernel says of an HTB class."""
+
+    packets: int
+    """Packets that left it."""
+    bytes: int
+    """Bytes that left it."""
+    dropped: int
+    """Packets that found its queue full."""
+    backlog_bytes: int
+    """Bytes that wait in it."""
+    backlog_packets: int
+    """Packets that wait in it."""
+    tokens_ns: int
+    """What is in its bucket, as time at its rate, when it last was served; below 0: owed."""
 
 
 class Netlink:
@@ -118,6 +193,127 @@ class Netlink:
         }
 
 
+class TrafficControl:
+    """The queueing disciplines, HTB classes and BPF filters of one interface.
+
+    Args:
+        index: Its number, in the network namespace of the calling thread.
+    """
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self._route = IPRoute()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._route.close()
+
+    def qdiscs(self) -> list[Qdisc]:
+        """Return every qdisc, of every interface where the number is 0."""
+        return [
+            Qdisc(
+                message.get_attr("TCA_KIND"),
+                message["handle"],
+                message["parent"],
+                message["index"],
+            )
+            for message in self._route.get_qdiscs()
+            if self.index in (0, message["index"])
+        ]
+
+    def set_root(self, kind: str) -> None:
+        """Put a root qdisc of ours over the kernel's own default, or over another of ours."""
+        options = {"default": 0} if kind == "htb" else {"parent": TC_ROOT}
+        self._route.tc("replace", kind, self.index, OUR_ROOTS[kind], **options)
+
+    def delete_root(self, root: Qdisc) -> None:
+        """Take our root qdisc away; the kernel puts its default back."""
+        self._route.tc("del", index=self.index, handle=root.handle, parent=TC_ROOT)
+
+    def set_htb_class(self, wanted: HtbClass, *, fresh: bool) -> None:
+        """Make a class, with a queue where it has none below it, or change one."""
+        handle = OUR_MAJOR | wanted.minor
+        rate, ceil = max(1, wanted.rate_bps // 8), max(1, wanted.ceil_bps // 8)
+        self._route.tc(
+            "add-class" if fresh else "change-class", "htb", self.index, handle,
+            parent=OUR_MAJOR | wanted.parent, rate=rate, ceil=ceil, prio=wanted.priority,
+            burst=min(wanted.burst_bytes, MOST_HTB_BURST_S * rate),
+            cburst=min(wanted.burst_bytes, MOST_HTB_BURST_S * ceil),
+            quantum=HTB_QUANTUM_BYTES,
+        )  # fmt: skip
+        if wanted.queue_bytes is not None:
+            self._route.tc(
+                "replace", "bfifo", self.index, OUR_QUEUES + wanted.minor << 16, parent=handle,
+                limit=wanted.queue_bytes,
+            )  # fmt: skip
+
+    def delete_htb_class(self, minor: int) -> None:
+        """Take a class away, and what waits in it."""
+        self._route.tc("del-class", index=self.index, handle=OUR_MAJOR | minor)
+
+    def htb_counters(self) -> dict[int, HtbCounters]:
+        """Return what the kernel says of each class of our tree, by its number."""
+        found = {}
+        for message in self._route.get_classes(index=self.index):
+            if message["handle"] & 0xFFFF0000 != OUR_MAJOR:
+                continue
+            stats = message.get_attr("TCA_STATS2")
+            sent, queue = stats.get_attr("TCA_STATS_BASIC"), stats.get_attr("TCA_STATS_QUEUE")
+            found[message["handle"] & 0xFFFF] = HtbCounters(
+                packets=sent["packets"],
+                bytes=sent["bytes"],
+                dropped=queue["drops"],
+                backlog_bytes=queue["backlog"],
+                backlog_packets=queue["qlen"],
+                tokens_ns=stats.get_attr("TCA_STATS_APP")["tokens"] * HTB_TICK_NS,
+            )
+        return found
+
+    def add_clsact(self) -> bool:
+        """See to it that there is a clsact qdisc; says whether there was none."""
+        if any(qdisc.handle == TC_CLSACT for qdisc in self.qdiscs()):
+            return False
+        self._route.tc("add", "clsact", self.index)
+        return True
+
+    def delete_clsact(self) -> None:
+        """Take the clsact qdisc away, unless it has filters."""
+        if not any(self._filters(hook) for hook in TC_CLSACT_HOOKS):
+            self._route.tc("del", "clsact", self.index)
+
+    def add_filter(self, hook: int, program: int, name: str) -> None:
+        """Put a program before the other filters of a hook (0 ingress, 1 egress)."""
+        self._route.tc(
+            "add-filter", "bpf", self.index, 0, fd=program, name=name,
+            parent=TC_CLSACT_HOOKS[hook], direct_action=True,
+        )  # fmt: skip
+
+    def delete_filters(self, hook: int, name: str) -> None:
+        """Take away the filters of that name, and no others."""
+        parent = TC_CLSACT_HOOKS[hook]
+        for message in self._filters(parent):
+            options = message.get_attr("TCA_OPTIONS")
+            if options is not None and options.get_attr("TCA_BPF_NAME") == name:
+                self._route.tc(
+                    "del-filter", "bpf", self.index, message["handle"], parent=parent,
+                    info=message["info"],
+                )  # fmt: skip
+
+    def _filters(self, parent: int) -> list[Any]:
+        if all(qdisc.handle != TC_CLSACT for qdisc in self.qdiscs()):
+            return []
+        # Each is listed twice, once without its options.
+        return [
+            message
+            for message in self._route.get_filters(index=self.index, parent=parent)
+            if message["handle"]
+        ]
+
+
+HTB_QUANTUM_BYTES = 60_000
+"""What a class may send before its siblings have their turn."""
+
+
 def driver_runs_xdp(index: int) -> bool | None:
     """Whether an interface's driver says it can run XDP; None where the kernel has no answer.
 
@@ -144,6 +340,22 @@ def netlink() -> Iterator[Netlink]:
     socket = Netlink()
     try:
         yield socket
+    finally:
+        socket.close()
+
+
+@contextmanager
+def traffic_control(index: int) -> Iterator[TrafficControl]:
+    """Open the traffic control of an interface for a few acts.
+
+    Raises:
+        OSError: The kernel refused one of them.
+    """
+    socket = TrafficControl(index)
+    try:
+        yield socket
+    except NetlinkError as error:
+        raise OSError(error.code, str(error)) from error
     finally:
         socket.close()
 

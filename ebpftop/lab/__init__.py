@@ -6,7 +6,9 @@ machine itself. It needs root, iproute2 and util-linux.
 """
 
 from ebpftop.lab.demo import (
+    DOWNLOADER,
     ClientReport,
+    DownloadReport,
     FloodReport,
     Traffic,
     TrafficReport,
@@ -14,10 +16,20 @@ from ebpftop.lab.demo import (
 )
 from ebpftop.lab.namespace import Namespace, enter, joined
 from ebpftop.lab.network import Host, Lab
-from ebpftop.lab.traffic import Job, flood, request_http, send_udp, serve_http
+from ebpftop.lab.traffic import (
+    Job,
+    flood,
+    request_http,
+    send_udp,
+    serve_bulk,
+    serve_http,
+    transfer_bulk,
+)
 
 __all__ = [
+    "DOWNLOADER",
     "ClientReport",
+    "DownloadReport",
     "FloodReport",
     "Host",
     "Job",
@@ -30,6 +42,8 @@ __all__ = [
     "joined",
     "request_http",
     "send_udp",
+    "serve_bulk",
     "serve_http",
     "start_demo_traffic",
+    "transfer_bulk",
 ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's traffic: a web server, steady clients, and soon after them a flood."""
+"""The demo's traffic: servers, steady clients, a download, and soon after them a flood."""
 
 from __future__ import annotations
 
@@ -8,10 +8,19 @@ from dataclasses import dataclass
 from itertools import cycle
 
 from ebpftop.lab.network import Lab
-from ebpftop.lab.traffic import Job, flood, request_http, serve_http
+from ebpftop.lab.traffic import (
+    Job,
+    flood,
+    request_http,
+    serve_bulk,
+    serve_http,
+    transfer_bulk,
+)
 
 _REQUEST_RATES = (20.0, 35.0, 50.0)
 _FLOOD_DELAY_S = 1.5
+DOWNLOADER = "198.19.11.1"
+"""Address of the first client host from which a download runs all the time."""
 _FLOOD_PPS = 50_000
 
 
@@ -42,6 +51,16 @@ class FloodReport:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadReport:
+    """What the download brought."""
+
+    address: str
+    """Its address."""
+    bytes: int
+    """Bytes that arrived, headers left out."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrafficReport:
     """What became of a demo's traffic."""
 
@@ -49,15 +68,24 @@ class TrafficReport:
     """The innocent."""
     flood: FloodReport
     """The attack."""
+    download: DownloadReport
+    """The long transfer."""
 
 
 class Traffic:
     """The demo's traffic while it runs."""
 
-    def __init__(self, server: Job, clients: Sequence[tuple[str, Job]], flood: tuple[str, Job]):
-        self._server = server
+    def __init__(
+        self,
+        servers: Sequence[Job],
+        clients: Sequence[tuple[str, Job]],
+        flood: tuple[str, Job],
+        download: Job,
+    ) -> None:
+        self._servers = servers
         self._clients = clients
         self._flood = flood
+        self._download = download
 
     def stop(self) -> TrafficReport:
         """End all traffic and say what became of it; more calls return the same.
@@ -66,16 +94,19 @@ class Traffic:
             EbpftopError: A process of it had failed.
         """
         address, flood = self._flood
-        for job in [*(job for _, job in self._clients), flood]:
+        for job in [*(job for _, job in self._clients), flood, self._download]:
             job.tell_to_stop()
         clients = [ClientReport(address=name, **job.stop()) for name, job in self._clients]
         sent_packets = flood.stop()["sent_packets"]
-        self._server.stop()
-        return TrafficReport(clients, FloodReport(address, sent_packets))
+        brought = self._download.stop()["bytes"]
+        for server in self._servers:
+            server.stop()
+        download = DownloadReport(DOWNLOADER, brought)
+        return TrafficReport(clients, FloodReport(address, sent_packets), download)
 
 
 def start_demo_traffic(lab: Lab, *, flood_seconds: float = 3600.0) -> Traffic:
-    """Start a web server, a client on each client host, and soon after a flood of UDP.
+    """Start servers, a client on each client host, a download, and soon after a flood of UDP.
 
     The last client uses IPv6. All of it ends with `Traffic.stop` or with the lab.
 
@@ -86,8 +117,9 @@ def start_demo_traffic(lab: Lab, *, flood_seconds: float = 3600.0) -> Traffic:
     Raises:
         EbpftopError: A process of it failed.
     """
-    server = serve_http(lab.server)
-    server.wait_ready()
+    servers = [serve_http(lab.server), serve_bulk(lab.server)]
+    for server in servers:
+        server.wait_ready()
     clients = []
     for host, rate in zip(lab.clients, cycle(_REQUEST_RATES), strict=False):
         v6 = host is lab.clients[-1]
@@ -101,7 +133,9 @@ def start_demo_traffic(lab: Lab, *, flood_seconds: float = 3600.0) -> Traffic:
         seconds=flood_seconds,
         delay_s=_FLOOD_DELAY_S,
     )
-    for _, job in clients:
+    first = lab.clients[0]
+    first.add_addresses(1)
+    download = transfer_bulk(first, lab.server.ipv4, source=DOWNLOADER)
+    for job in [*(job for _, job in clients), attack, download]:
         job.wait_ready()
-    attack.wait_ready()
-    return Traffic(server, clients, (lab.attacker.ipv4, attack))
+    return Traffic(servers, clients, (lab.attacker.ipv4, attack), download)

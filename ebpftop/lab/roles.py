@@ -27,6 +27,10 @@ PAGE = b"<!doctype html><title>ebpftop demo</title><p>Served from a network name
 
 _LATENCIES_KEPT = 100_000
 _UDP_PAYLOAD = b"ebpftop: innocent traffic\n"
+_BULK_BYTES = 1 << 16
+_DOWNLOAD, _UPLOAD = b"d", b"u"
+_SAMPLE_S = 0.05
+_SAMPLES_KEPT = 12_000
 
 
 def report(result: Mapping[str, object]) -> None:
@@ -189,6 +193,7 @@ def send_udp(options: argparse.Namespace) -> None:
         senders[address] = socket.socket(family, socket.SOCK_DGRAM)
         senders[address].bind((address, 0))
     sent = dict.fromkeys(senders, 0)
+    payload = _UDP_PAYLOAD.ljust(options.size, b".")
     addresses = list(senders)
     report({"ready": True})
     started_s = time.monotonic()
@@ -197,10 +202,64 @@ def send_udp(options: argparse.Namespace) -> None:
         started_s + total / options.pps - time.monotonic()
     ):
         address = addresses[total % len(addresses)]
-        senders[address].sendto(_UDP_PAYLOAD, (options.server, options.port))
+        senders[address].sendto(payload, (options.server, options.port))
         sent[address] += 1
         total += 1
     report({"sent_packets": total, "sent_packets_by_source": sent})
+
+
+def serve_bulk(options: argparse.Namespace) -> None:
+    """Send zeros to whoever asks for a download, and take what an upload brings, until SIGTERM."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    listener = socket.create_server(
+        ("::", options.port), family=socket.AF_INET6, dualstack_ipv6=True
+    )
+    threading.Thread(target=_accept_bulk, args=(listener,), daemon=True).start()
+    report({"ready": True})
+    signal.sigwait({signal.SIGTERM})
+    report({})
+
+
+def _accept_bulk(listener: socket.socket) -> None:
+    while True:
+        peer, _ = listener.accept()
+        threading.Thread(target=_serve_bulk, args=(peer,), daemon=True).start()
+
+
+def _serve_bulk(peer: socket.socket) -> None:
+    block = bytearray(_BULK_BYTES)
+    with peer, suppress(OSError):
+        if peer.recv(1) == _DOWNLOAD:
+            while True:
+                peer.sendall(block)
+        while peer.recv_into(block):
+            pass
+
+
+def transfer_bulk(options: argparse.Namespace) -> None:
+    """Download or upload without end over one connection until SIGTERM; report the bytes."""
+    stopping = StopSignal()
+    moved, failure = [0], [""]
+
+    def move() -> None:
+        block = bytearray(_BULK_BYTES)
+        try:
+            local = (options.source, 0) if options.source else None
+            address = (options.server, options.port)
+            with socket.create_connection(address, source_address=local) as peer:
+                peer.sendall(_DOWNLOAD if options.way == "down" else _UPLOAD)
+                while count := peer.recv_into(block) if options.way == "down" else peer.send(block):
+                    moved[0] += count
+        except OSError as error:
+            failure[0] = str(error)
+
+    report({"ready": True})
+    started_s = time.monotonic()
+    threading.Thread(target=move, daemon=True).start()
+    samples = [(0.0, 0)]
+    while not stopping.wait(_SAMPLE_S):
+        samples.append((round(time.monotonic() - started_s, 4), moved[0]))
+    report({"bytes": moved[0], "samples": samples[-_SAMPLES_KEPT:], "failure": failure[0]})
 
 
 def flood(options: argparse.Namespace) -> None:
@@ -244,6 +303,18 @@ def _parser() -> argparse.ArgumentParser:
     role.add_argument("--port", type=int, required=True)
     role.add_argument("--pps", type=float, required=True, help="packets a second, of all sources")
     role.add_argument("--count", type=int, required=True, help="packets in all; -1: no end")
+    role.add_argument("--size", type=int, default=0, help="bytes of a datagram at least")
+
+    role = roles.add_parser("bulk-server")
+    role.set_defaults(act=serve_bulk)
+    role.add_argument("--port", type=int, required=True)
+
+    role = roles.add_parser("bulk-client")
+    role.set_defaults(act=transfer_bulk)
+    role.add_argument("--server", required=True, help="address of the server")
+    role.add_argument("--port", type=int, required=True)
+    role.add_argument("--way", choices=["down", "up"], required=True)
+    role.add_argument("--source", default="", help="address to connect from")
 
     role = roles.add_parser("flood")
     role.set_defaults(act=flood)

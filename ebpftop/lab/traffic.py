@@ -22,6 +22,9 @@ HTTP_PORT = 80
 DISCARD_PORT = 9
 """Where datagrams go that nobody reads (RFC 863)."""
 
+BULK_PORT = 8080
+"""Where the lab's server of endless transfers listens."""
+
 _START_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 5.0
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
@@ -131,8 +134,34 @@ def request_http(
     )
 
 
+def serve_bulk(host: Host) -> Job:
+    """Start a server of endless downloads and uploads on `host`, port `BULK_PORT`."""
+    return Job(host, "bulk-server", port=BULK_PORT)
+
+
+def transfer_bulk(host: Host, server: str, *, way: str = "down", source: str = "") -> Job:
+    """Start one endless TCP transfer on `host`.
+
+    Args:
+        host: Where it runs.
+        server: Address of a host with `serve_bulk`.
+        way: `down` from the server, or `up` to it.
+        source: Address of `host` to connect from; empty for the kernel's choice.
+
+    Returns:
+        A job whose result has `bytes` and `samples`, pairs of seconds and the bytes until then.
+    """
+    return Job(host, "bulk-client", server=server, port=BULK_PORT, way=way, source=source)
+
+
 def send_udp(
-    host: Host, server: str, pps: float, *, sources: Sequence[str] = (), count: int = -1
+    host: Host,
+    server: str,
+    pps: float,
+    *,
+    sources: Sequence[str] = (),
+    count: int = -1,
+    size_bytes: int = 0,
 ) -> Job:
     """Start a steady sender of datagrams on `host`.
 
@@ -142,6 +171,7 @@ def send_udp(
         pps: Packets a second, of all sources together.
         sources: Addresses of `host` to send from in turn; none: its IPv4 address.
         count: Packets in all; -1 is no end.
+        size_bytes: Of a datagram, at least.
 
     Returns:
         A job whose result has `sent_packets` and `sent_packets_by_source`.
@@ -154,6 +184,7 @@ def send_udp(
         port=DISCARD_PORT,
         pps=pps,
         count=count,
+        size=size_bytes,
     )
 
 

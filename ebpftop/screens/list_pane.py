@@ -112,7 +112,8 @@ class ListPane(Pane):
     @property
     def target(self) -> Prefix | None:
         """What the selection is on."""
-        return self.active_table.selected
+        selected: Prefix | None = self.active_table.selected
+        return selected
 
     def enter(self) -> None:
         """Take the focus, and start the selection on the row that is first at this moment."""

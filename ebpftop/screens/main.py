@@ -15,11 +15,12 @@ from ebpftop.screens import chrome
 from ebpftop.screens.blocks import BlocksPane
 from ebpftop.screens.overview import OverviewPane
 from ebpftop.screens.pane import Pane, Picture
+from ebpftop.screens.shaper import ShaperPane
 from ebpftop.screens.talkers import TalkersPane
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell
 
-PANES: tuple[type[Pane], ...] = (OverviewPane, TalkersPane, BlocksPane)
+PANES: tuple[type[Pane], ...] = (OverviewPane, TalkersPane, BlocksPane, ShaperPane)
 """The panes, in the order of their tabs."""
 
 SMALLEST = (60, 15)

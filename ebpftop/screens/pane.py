@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from textual.containers import Vertical
@@ -13,6 +13,7 @@ from textual.message import Message
 
 from ebpftop.control import Controls
 from ebpftop.model import Event, Snapshot
+from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.history import History
 from ebpftop.widgets.cells import Cell
 
@@ -29,6 +30,8 @@ class Picture:
     """What happened lately, latest first."""
     missed_events: int
     """Events since the dashboard opened that were overwritten before they were read."""
+    classes: ClassHistory = field(default_factory=ClassHistory)
+    """What came of each traffic class in the last minute."""
 
 
 class Pane(Vertical):

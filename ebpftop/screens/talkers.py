@@ -5,22 +5,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from ebpftop import actions, model
 from ebpftop import format as fmt
-from ebpftop.model import Clock, Prefix, Snapshot, Sources
+from ebpftop.model import Clock, Prefix, Sent, Snapshot, Sources
 from ebpftop.screens.block_dialog import BlockDialog
 from ebpftop.screens.dialog import allow_dialog, disallow_dialog, unblock_dialog
 from ebpftop.screens.figures import age, number_of, rate, share_cell, source_summary, standing
 from ebpftop.screens.list_pane import ListPane, field_kinds
+from ebpftop.screens.pane import Picture
+from ebpftop.screens.shaper_dialogs import AssignDialog
 from ebpftop.screens.targets import covering
 from ebpftop.widgets.cells import Cell, Column, state_cell
 
-_ON_TARGET = frozenset(("block", "unblock", "allow", "disallow"))
+_ON_TARGET = frozenset(("block", "unblock", "allow", "disallow", "assign"))
 
 
-def _fields(sources: Sources, clock: Clock) -> Mapping[str, model.Column]:
+def _fields(sources: Sources, clock: Clock, sent: Sent | None = None) -> Mapping[str, model.Column]:
     dropped_pps = model.Column("number", sources.dropped_pps)
-    return {**sources.columns(clock), "dropped_pps": dropped_pps}
+    sent_bps = np.full(len(sources), np.nan) if sent is None else sent.bps
+    return {
+        **sources.columns(clock),
+        "dropped_pps": dropped_pps,
+        "sent_bps": model.Column("number", sent_bps),
+    }
 
 
 class SourceRows:
@@ -36,7 +45,7 @@ class SourceRows:
 
     def cells(self, row: int) -> Sequence[Cell]:
         """Return a cell for each of the pane's columns."""
-        sources = self._snapshot.sources
+        sources, sent = self._snapshot.sources, self._snapshot.sent
         state = state_cell(int(sources.state[row]))
         dropped_pps = float(sources.dropped_pps[row])
         return (
@@ -49,6 +58,7 @@ class SourceRows:
             Cell(fmt.count(int(sources.dropped[row]))),
             Cell(rate(dropped_pps), "bad" if dropped_pps > 0 else "plain"),
             Cell(age(self._snapshot, int(sources.last_ns[row])), "muted"),
+            Cell(fmt.bits_rate(float(sent.bps[row]) if sent else None)),
             share_cell(float(sources.pps[row]), self._received, state.tone),
         )
 
@@ -79,14 +89,20 @@ class TalkersPane(ListPane):
         Column("dropped", "dropped", 9, rank=4),
         Column("dropped_pps", "drop/s", 8, rank=5),
         Column("last_seen_s", "seen", 6, rank=7),
-        Column("", "share", 14, "left", rank=9, stretch=40),
+        Column("sent_bps", "sent", 7, rank=9),
+        Column("", "share", 10, "left", rank=10, stretch=44),
     )
     SORT = "pps"
     FILTER_FIELDS = field_kinds(_fields(Sources.empty(), Clock(0, 0.0)))
 
+    def show(self, picture: Picture) -> None:
+        """Draw the sources; what is sent to them where that is counted."""
+        self.table.leave_out(*(["sent_bps"] if picture.snapshot.sent is None else []))
+        super().show(picture)
+
     def fields(self, snapshot: Snapshot) -> Mapping[str, model.Column]:
         """Return the columns that are sorted and filtered by."""
-        return _fields(snapshot.sources, snapshot.clock)
+        return _fields(snapshot.sources, snapshot.clock, snapshot.sent)
 
     def rows(self, snapshot: Snapshot) -> SourceRows:
         """Return where the table's text comes from."""
@@ -128,6 +144,7 @@ class TalkersPane(ListPane):
             "unblock": lambda: self._open(unblock_dialog),
             "allow": lambda: self._open(allow_dialog),
             "disallow": lambda: self._open(disallow_dialog),
+            "assign": lambda: self._open(AssignDialog),
         }
 
     def can(self, action_id: str) -> bool:
@@ -140,6 +157,8 @@ class TalkersPane(ListPane):
                 return covering(snapshot.blocks, self.target) is not None
             case "allow":
                 return covering(snapshot.allowed, self.target) is None
+            case "assign":
+                return len(snapshot.classes) > 0
             case "disallow":
                 return covering(snapshot.allowed, self.target) is not None
         return super().can(action_id)

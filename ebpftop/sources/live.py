@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ebpftop.bpf import layout
 from ebpftop.errors import SourceLostError
 from ebpftop.kernel import libbpf
+from ebpftop.kernel.clock import coarse_ns
 from ebpftop.kernel.instance import PIPELINE, Instance, describe_failure
 from ebpftop.kernel.netlink import Netlink
 from ebpftop.model import (
@@ -29,15 +30,19 @@ from ebpftop.model import (
 from ebpftop.ranking import RowKeys, match_rows, rates
 from ebpftop.sources import decoding
 from ebpftop.sources.invariants import Invariants
+from ebpftop.sources.shaping import ShapingReader
 from ebpftop.sources.states import States
 
 SLOW_MAPS_EVERY = 10
 """Snapshots between counts of maps that are read for their fill alone."""
-CLOCK_MONOTONIC_COARSE = 6
-"""The clock of the kernel's programs, which `time` does not name."""
-
 RUN_BY_HAND = "none, run by ebpftop"
-HOOKS = {PIPELINE: "xdp", "control": RUN_BY_HAND, "explain": RUN_BY_HAND}
+HOOKS = {
+    PIPELINE: "xdp",
+    "control": RUN_BY_HAND,
+    "explain": RUN_BY_HAND,
+    "shape_ingress": "tc ingress",
+    "shape_egress": "tc egress",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,7 @@ class LiveSource:
         self._netlink = Netlink()
         self._before: _Reading | None = None
         self._states = States()
+        self._shaping = ShapingReader(instance)
         self._sequence = 0
         self._event_cursor: int | None = None
         self._rules = np.zeros(0, layout.RULE)
@@ -113,7 +119,7 @@ class LiveSource:
         config = self._maps["config"].read()[1].copy()
         totals = self._read_totals()
         clock = Clock(time.monotonic_ns(), time.time())
-        kernel_ns = time.clock_gettime_ns(CLOCK_MONOTONIC_COARSE)
+        kernel_ns = coarse_ns()
         rules, hits = self._read_rules(config)
         automatic = self._maps["auto_blocks"].read()
         keys, rows = self._maps["ip_tracker"].read()
@@ -128,6 +134,7 @@ class LiveSource:
         blocks = decoding.blocks(rules, self._reasons, hits, automatic, kernel_ns)
         allowed = decoding.allowed(rules, hits)
         self._count_fills(len(rows), len(automatic[0]), blocks, allowed)
+        shaped = self._shaping.read(clock.monotonic_ns, interval_s, sources)
         events, missed = self._new_events(clock)
         sequence, self._sequence = self._sequence, self._sequence + 1
         return Snapshot(
@@ -151,7 +158,10 @@ class LiveSource:
             missed_events=missed,
             programs=self._programs(),
             maps=self._map_infos(),
-            invariants=invariants,
+            invariants={**invariants, **shaped.invariants},
+            classes=shaped.classes,
+            unclassified=shaped.unclassified,
+            sent=shaped.sent,
         )
 
     def _read_totals(self) -> Totals:

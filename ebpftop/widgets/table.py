@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from ebpftop.format import printable
-from ebpftop.model import Prefix
 from ebpftop.widgets.cells import (
     GAP,
     TONE_CLASSES,
@@ -46,11 +45,11 @@ class Rows(Protocol):
         """Return a cell for each column, hidden ones included."""
         ...
 
-    def key(self, row: int) -> Prefix:
+    def key(self, row: int) -> Any:
         """Return what the row is about: the selection holds on to it."""
         ...
 
-    def row_of(self, key: Prefix) -> int | None:
+    def row_of(self, key: Any) -> int | None:
         """Return the row that is about `key`, None where there is none."""
         ...
 
@@ -113,17 +112,18 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         super().__init__(id=css_id)
         self._columns = tuple(columns)
         self._widths = [column.width for column in columns]
+        self._left_out: frozenset[int] = frozenset()
         self._rows: Rows | None = None
         self._order: NDArray[np.intp] = np.zeros(0, np.intp)
         self._sorted_by = ("", True)
         self._empty = ""
         self._drawn: dict[int, tuple[tuple[Cell, ...], bool]] = {}
-        self._selected: Prefix | None = None
+        self._selected: Any = None
         self._cursor: int | None = None
         self._last_cursor = 0
 
     @property
-    def selected(self) -> Prefix | None:
+    def selected(self) -> Any:
         """What the operator has selected, whether or not there is a row for it now."""
         return self._selected
 
@@ -173,6 +173,13 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             return
         for position in changed:
             self._refresh_position(position)
+
+    def leave_out(self, *keys: str) -> None:
+        """Do not show the columns of these fields, for they hold nothing now."""
+        left_out = frozenset(i for i, column in enumerate(self._columns) if column.key in keys)
+        if left_out != self._left_out:
+            self._left_out = left_out
+            self.refresh()
 
     def select(self, position: int) -> None:
         """Put the selection on the row at `position`, or on the nearest there is."""
@@ -306,7 +313,10 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         return grown
 
     def _placed(self) -> tuple[Placed, ...]:
-        return place(self._columns, self._widths, self.size.width - len(_MARK) - 1)
+        kept = [at for at in range(len(self._columns)) if at not in self._left_out]
+        columns, widths = [self._columns[at] for at in kept], [self._widths[at] for at in kept]
+        placed = place(columns, widths, self.size.width - len(_MARK) - 1)
+        return tuple(Placed(kept[at], width) for at, width in placed)
 
     def _heading(self) -> Strip:
         key, descending = self._sorted_by

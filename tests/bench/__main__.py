@@ -25,6 +25,7 @@ def main() -> None:
     bpffs.mount(lasting=False)
     results = {
         "nanoseconds a packet": kernel.run(),
+        "nanoseconds a packet, shaper": kernel.shaper(),
         "programs": kernel.programs(),
         "reading and ranking sources": reading.run(),
     }

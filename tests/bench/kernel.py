@@ -14,19 +14,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from ebpftop import lab as labs
-from ebpftop.bpf import layout
+from ebpftop.bpf import shaper_layout
 from ebpftop.config import Policy
 from ebpftop.control import policy as policies
 from ebpftop.control.protection import BlockRequest, ProtectionControl
+from ebpftop.control.shaping import ClassRequest, ShapingControl
 from ebpftop.kernel import libbpf
-from ebpftop.kernel.instance import PIPELINE, Instance
+from ebpftop.kernel.instance import PIPELINE, PROGRAMS, Instance
 from ebpftop.kernel.netlink import netlink
-from ebpftop.model import Limits, Prefix
+from ebpftop.model import ClassKey, Limits, Prefix, TrafficClass
 
 ROUNDS = 15
 REPEAT = 300_000
 FRAME_BYTES = 64
 PASSES, DROPS = 2, 1
+NEXT = 2**32 - 1
+"""What a TC program answers that lets the next one have its say."""
 
 KNOWN, BLOCKED, IN_PREFIX = "192.0.2.1", "192.0.2.2", "198.51.100.9"
 
@@ -162,6 +165,10 @@ def _measured(
             Path("xdp-filter, drop", peer, frame(BLOCKED), DROPS),
         ]
     measure([empty, *paths])
+    return _rows(empty, paths)
+
+
+def _rows(empty: Path, paths: list[Path]) -> list[dict[str, object]]:
     base = statistics.median(empty.nanoseconds or [])
     rows: list[dict[str, object]] = []
     for path in [empty, *paths]:
@@ -177,12 +184,60 @@ def _measured(
     return rows
 
 
+def shaper() -> list[dict[str, object]]:
+    """Measure a conformant packet through a token bucket, over an empty TC program."""
+    with labs.Lab(clients=1) as lab, labs.joined(lab.server):
+        instance = policies.attach(["eth0"], Policy(), mode="auto", path=None, pinned=False)
+        control = ShapingControl(instance)
+        try:
+            return _measured_shaper(instance, control)
+        finally:
+            instance.remove()
+
+
+def _measured_shaper(instance: Instance, control: ShapingControl) -> list[dict[str, object]]:
+    def using(
+        action: str, count: str, *prefixes: str, burst_bytes: int = 1 << 30
+    ) -> Callable[[], None]:
+        def prepare() -> None:
+            wanted = TrafficClass(ClassKey("bench"), 100_000_000_000, burst_bytes, action)
+            idle = TrafficClass(ClassKey("in", "ingress"), 100_000_000_000, 1 << 30)
+            members = [Prefix.parse(prefix) for prefix in prefixes]
+            inside = [Prefix.parse(KNOWN)] if prefixes else []
+            control.apply([ClassRequest(wanted, members), ClassRequest(idle, inside)], count)
+
+        return prepare
+
+    egress, ingress = (instance.programs[name] for name in shaper_layout.PROGRAMS[::-1])
+    packet, all_of_it = frame(KNOWN), "203.0.113.0/24"
+    nothing = bytes.fromhex("b7000000ffffffff9500000000000000")  # r0 = TC_ACT_UNSPEC; exit
+    empty = Path(
+        "empty TC program",
+        libbpf.call("bpf_prog_load", 3, b"empty", b"GPL", nothing, 2, None),
+        packet,
+        NEXT,
+    )
+    paths = [
+        Path("egress, nothing shaped", egress, packet, NEXT, lambda: control.apply([], "off")),
+        Path("egress, in no class", egress, packet, NEXT, using("police", "off")),
+        Path("egress, token bucket", egress, packet, NEXT, using("police", "off", all_of_it)),
+        Path("egress, token bucket, counted", egress, packet, NEXT,
+             using("police", "on", all_of_it)),
+        Path("egress, a burst of microseconds", egress, packet, NEXT,
+             using("police", "off", all_of_it, burst_bytes=1 << 20)),
+        Path("egress, sorted for HTB", egress, packet, NEXT, using("htb", "off", all_of_it)),
+        Path("ingress, token bucket", ingress, packet, NEXT, using("police", "off", all_of_it)),
+    ]  # fmt: skip
+    measure([empty, *paths])
+    return _rows(empty, paths)
+
+
 def programs() -> list[dict[str, object]]:
     """Return the sizes of the programs."""
     with labs.Lab(clients=1) as lab, labs.joined(lab.server):
         instance = policies.attach(["eth0"], Policy(), mode="auto", path=None, pinned=False)
         try:
-            found = [libbpf.program_info(instance.programs[name]) for name in layout.PROGRAMS]
+            found = [libbpf.program_info(instance.programs[name]) for name in PROGRAMS]
         finally:
             instance.remove()
     return [

@@ -21,6 +21,8 @@ import pytest
 from ebpftop.lab import Lab
 from tests.kernel.attached import Site, trying
 from tests.kernel.pipeline import Pipeline, loaded
+from tests.kernel.shaper import Shaper
+from tests.kernel.shaper import loaded as loaded_shaper_programs
 
 TOOLS = {
     "bridge": "iproute2",
@@ -54,6 +56,8 @@ def _tcx_refusal() -> str | None:
 
 FEATURES: dict[str, Callable[[], str | None]] = {
     "bridge": cache(lambda: _refusal("ip", "link", "add", "br0", "type", "bridge")),
+    "fq": cache(lambda: _refusal("tc", "qdisc", "add", "dev", "lo", "root", "fq")),
+    "htb": cache(lambda: _refusal("tc", "qdisc", "add", "dev", "lo", "root", "htb")),
     "tcx": cache(_tcx_refusal),
     "veth": cache(lambda: _refusal("ip", "link", "add", "probe", "type", "veth")),
 }
@@ -120,3 +124,17 @@ def pipeline(loaded_pipeline: Pipeline) -> Iterator[Pipeline]:
     loaded_pipeline.pin_to(0)
     yield loaded_pipeline
     loaded_pipeline.unpin()
+
+
+@pytest.fixture(scope="session")
+def loaded_shaper() -> Iterator[Shaper]:
+    """The shaper with a clock by hand, loaded once."""
+    with loaded_shaper_programs() as shaper:
+        yield shaper
+
+
+@pytest.fixture
+def shaper(loaded_shaper: Shaper) -> Shaper:
+    """The same, emptied."""
+    loaded_shaper.reset()
+    return loaded_shaper

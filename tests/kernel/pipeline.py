@@ -220,7 +220,9 @@ def loaded(*, test_clock: bool = True) -> Iterator[Pipeline]:
     with bpffs.locked(name):
         folder.mkdir()
         try:
-            loading.load(folder, defines | ({"TEST_CLOCK": 1} if test_clock else {}))
+            loading.load(
+                folder, defines | ({"TEST_CLOCK": 1} if test_clock else {}), [loading.PROTECTION]
+            )
             pipeline = Pipeline(folder, test_clock=test_clock)
             try:
                 yield pipeline

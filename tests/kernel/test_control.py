@@ -18,6 +18,7 @@ from ebpftop.bpf.layout import Rule
 from ebpftop.config import CapacityPolicy, Policy
 from ebpftop.control.rules import RuleTable
 from ebpftop.kernel import bpffs
+from ebpftop.model import Prefix
 from tests.kernel.stage import IFACE, Stage, child, ebpftop, staged, until
 
 pytestmark = pytest.mark.kernel
@@ -221,6 +222,17 @@ def test_an_ended_block_leaves_its_room_to_others(stage: Stage) -> None:
     assert ebpftop("block", IFACE, "10.2.1.1").status == 0
     assert stage.listed() == {"10.2.1.1"}
     assert len(stage.instance.maps["blocked_ips"].read()[0]) == 1
+
+
+def test_the_end_of_a_block_is_told_however_close_to_it_one_sweeps(stage: Stage) -> None:
+    source = stage.source()
+    source.snapshot()
+    for number in range(10):
+        stage.control.block(Prefix.parse(f"10.2.0.{number}"), for_s=0.01)
+        while stage.listed():
+            stage.control.sweep()
+    kinds = [event.kind for event in source.snapshot().events]
+    assert kinds == ["block", "block-end"] * 10
 
 
 def test_writers_wait_for_each_other(stage: Stage) -> None:

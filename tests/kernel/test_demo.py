@@ -17,7 +17,9 @@ import pytest
 from ebpftop.cli import demo
 from ebpftop.kernel import bpffs
 from ebpftop.lab.namespace import NETNS_DIR
+from tests.kernel.attached import NOBODY
 from tests.kernel.stage import PROGRAM, until
+from tests.kernel.terminal import Terminal
 
 pytestmark = pytest.mark.kernel
 
@@ -29,7 +31,7 @@ ROLES = ("wire", "server", "client1", "client2", "client3", "attacker")
 class Demo:
     """A demo as a process of its own, and all that belongs to it."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[Any]
     files: dict[Path, int] = field(default_factory=dict)
     """Inodes of its namespaces, its pins and its lock."""
     members: dict[Path, str] = field(default_factory=dict)
@@ -149,6 +151,16 @@ def test_its_clients_were_served_throughout(answer: dict[str, Any]) -> None:
         assert states[client["address"]] == "passed"
 
 
+def test_its_download_was_shaped(answer: dict[str, Any]) -> None:
+    (row,) = answer["classes"]
+    assert row["addresses"] == [answer["download"]["address"]]
+    assert 0 < row["bps"] <= 1.02 * row["rate_bps"]
+    assert 0.8 * row["rate_bps"] / 8 * (SECONDS - 1) < answer["download"]["bytes"]
+    assert answer["download"]["bytes"] < row["rate_bps"] / 8 * (SECONDS + 1)
+    (sender,) = (t for t in answer["top"] if t["address"] == answer["download"]["address"])
+    assert sender["sent_bytes"] > answer["download"]["bytes"]
+
+
 def test_its_report_is_readable_without_json(
     answer: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,9 +208,32 @@ def test_a_demo_that_is_told_to_end_while_it_is_built_leaves_nothing(
     assert built.leftovers() == []
 
 
+@pytest.mark.parametrize("how", ["q", "closed terminal"])
+def test_the_dashboard_of_the_demo_leaves_nothing_when_it_ends(how: str) -> None:
+    # GIVEN the demo on a terminal, with its flood on the screen
+    terminal = Terminal([PROGRAM, "demo"])
+    try:
+        shown = Demo(terminal.process)
+        shown.meet()
+        terminal.wait_for("198.18.0.66")
+
+        # WHEN it is left
+        if how == "q":
+            terminal.press("q")
+        else:
+            terminal.hang_up()
+        status = terminal.wait()
+
+        # THEN nothing of it remains
+        assert shown.leftovers() == []
+        assert status == 0
+    finally:
+        terminal.close()
+
+
 def test_a_user_without_rights_is_told_to_become_root() -> None:
     done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM, "demo"],
+        [*NOBODY, PROGRAM, "demo"],
         capture_output=True, text=True, timeout=20,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (4, "")

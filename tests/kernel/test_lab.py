@@ -427,4 +427,4 @@ def test_the_demos_traffic_is_real(lab: Lab) -> None:
     assert report.flood.sent_packets > 4000
     assert traffic.stop() == report
     children = [child for host in lab.hosts for child in host.children]
-    assert [child.poll() for child in children] == [0] * 5
+    assert [child.poll() for child in children] == [0] * 7

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ebpftop.bpf import layout
+from ebpftop.bpf import layout, shaper_layout
 from ebpftop.errors import KernelRefusedError
 
 Compiled = dict[str, dict[str, list[list[Any]]]]
@@ -82,3 +82,18 @@ def test_a_changed_layout_has_another_fingerprint(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(layout, "MAPS", changed)
 
     assert layout.fingerprint() != before
+
+
+def test_the_shapers_page_is_checked_too() -> None:
+    compiled: Compiled = {
+        name: {
+            part: [list(field) for field in layout.flattened(dtype)]
+            for part, dtype in zip(("key", "value"), types, strict=True)
+        }
+        for name, types in shaper_layout.MAPS.items()
+    }
+    layout.check(compiled, shaper_layout.MAPS)
+    compiled["traffic_classes"]["value"][2][1] += 8
+
+    with pytest.raises(KernelRefusedError, match=r"map traffic_classes.*byte_cost"):
+        layout.check(compiled, shaper_layout.MAPS)

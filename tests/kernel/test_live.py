@@ -15,7 +15,7 @@ from ebpftop.bpf.layout import ControlOp, EventKind
 from ebpftop.errors import SourceLostError
 from ebpftop.filtering import Filter
 from ebpftop.kernel import attaching, libbpf
-from ebpftop.kernel.instance import PIPELINE, Instance
+from ebpftop.kernel.instance import PIPELINE, PROGRAMS, Instance
 from ebpftop.kernel.maps import Map
 from ebpftop.lab import flood, send_udp
 from ebpftop.model import Prefix, Snapshot
@@ -192,7 +192,7 @@ def test_a_reader_without_rights_to_run_programs_reads_null(stage: Stage) -> Non
     finally:
         source.close()
 
-    assert [program.name for program in programs] == list(layout.PROGRAMS)
+    assert [program.name for program in programs] == list(PROGRAMS)
     assert {program.run_ns for program in programs} == {None}
     assert programs[0].verified_insns
     assert all(program.run_ns is not None for program in stage.snapshot().programs)

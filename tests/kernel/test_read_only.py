@@ -18,24 +18,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ebpftop.bpf import layout
 from ebpftop.kernel import bpffs
-from ebpftop.kernel.instance import find
+from ebpftop.kernel.instance import MAPS, PROGRAMS, find
 from ebpftop.lab import Lab, joined
-from tests.kernel.attached import EBPFTOP, NOBODY, Result, Site, run_tool, trying
+from tests.kernel.attached import AS_USER, EBPFTOP, NOBODY, Result, Site, run_tool, trying
 
 pytestmark = pytest.mark.kernel
 
 GROUP = f"ebpftop-test-{os.getpid()}"
 MEMBER = f"ebpftop-member-{os.getpid()}"
-AS_MEMBER = ("setpriv", "--reuid", MEMBER, "--regid", MEMBER, "--init-groups")
+AS_MEMBER = (*AS_USER, "--reuid", MEMBER, "--regid", MEMBER, "--init-groups")
 
 ATTEMPTS = r"""
 import ctypes, json, sys
 from pathlib import Path
 import numpy as np
-from ebpftop.bpf import layout
 from ebpftop.kernel import libbpf
+from ebpftop.kernel.instance import MAPS
 from ebpftop.kernel.maps import Map
 
 def attempt(act, *arguments, **options):
@@ -46,7 +45,7 @@ def attempt(act, *arguments, **options):
         return error.errno
 
 folder, programs, answer = Path(sys.argv[1]), json.loads(sys.argv[2]), {}
-for name, (key, value) in layout.MAPS.items():
+for name, (key, value) in MAPS.items():
     answer[f"write {name}"] = attempt(libbpf.open_pin, folder / name)
     opened = Map(libbpf.open_pin(folder / name, read_only=True), key, value)
     answer[f"read {name}"] = attempt(opened.read)
@@ -120,7 +119,9 @@ def test_a_member_sees_all_but_what_root_alone_knows(watched: Watched) -> None:
     known = watched.site.status()
 
     run_time = ("run_count", "run_ns")
-    assert [program[name] for program in told["programs"] for name in run_time] == [None] * 6
+    assert [program[name] for program in told["programs"] for name in run_time] == [None] * 2 * len(
+        PROGRAMS
+    )
     assert None not in [program[name] for program in known["programs"] for name in run_time]
     for program in known["programs"]:
         program.update(dict.fromkeys(run_time))
@@ -170,7 +171,7 @@ def test_the_kernel_refuses_a_member_every_way_to_write(watched: Watched) -> Non
     errors = defaultdict(list)
     for what, error in answer.items():
         errors[what.split()[0]].append(error)
-    maps, pins = len(layout.MAPS), len(layout.PROGRAMS) + len(meta.attachments)
+    maps, pins = len(MAPS), len(PROGRAMS) + len(meta.attachments)
     assert errors == {
         "read": [0] * maps,
         # What was opened for reading is no way to write,
@@ -256,3 +257,19 @@ def test_a_member_does_not_mistake_what_a_killed_dashboard_left(site: Site, poli
         result = site.child(*AS_MEMBER, *EBPFTOP, "status", "eth0")
 
     result.refused(5, "not attached to eth0")
+
+
+def test_a_member_sees_the_classes_their_buckets_and_their_queues(watched: Watched) -> None:
+    site = watched.site
+    site.done("class", "set", "eth0", "video", "--rate", "8mbit", "--burst", "64kb")
+    try:
+        (seen,) = watched.member("classes", "eth0", "--json").json
+        (known,) = site.ebpftop("classes", "eth0", "--json").json
+        assert seen == known
+        assert seen["tokens_bytes"] == 65_536
+        watched.member("class", "set", "eth0", "video", "--rate", "9mbit").refused(4, "root")
+        with site.instance() as instance:
+            links = [path for path in instance.folder.iterdir() if path.name.startswith("tc_")]
+        assert {path.stat().st_mode & 0o077 for path in links} <= {0}
+    finally:
+        site.done("class", "del", "eth0", "video")

@@ -16,6 +16,7 @@ import pytest
 from ebpftop.bpf import layout
 from ebpftop.cli import watching
 from ebpftop.model import VERDICTS, Prefix
+from tests.kernel.attached import NOBODY
 from tests.kernel.packets import udp
 from tests.kernel.stage import IFACE, PROGRAM, Stage, child, ebpftop, staged, until
 
@@ -290,7 +291,7 @@ def test_a_user_without_rights_changes_nothing_and_is_told_to_become_root(
 ) -> None:
     verb, *rest = words
     done = subprocess.run(
-        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PROGRAM, verb, IFACE,
+        [*NOBODY, PROGRAM, verb, IFACE,
          *rest],
         capture_output=True, text=True, timeout=20,
     )  # fmt: skip

@@ -15,6 +15,8 @@ from ebpftop.model import (
     VERDICTS,
     Allowed,
     Blocks,
+    Classes,
+    ClassKey,
     Clock,
     Count,
     Event,
@@ -27,6 +29,7 @@ from ebpftop.model import (
     Sources,
     SourceState,
     Totals,
+    TrafficClass,
 )
 
 START_NS = 500_000_000_000_000
@@ -142,6 +145,53 @@ def allowed(addresses: Sequence[str]) -> Allowed:
         length=np.array([prefix.length for prefix in prefixes], np.uint8),
         packets=packets,
         bytes=packets * np.uint64(80),
+    )
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """One traffic class as a test describes it."""
+
+    name: str
+    rate_bps: int = 20_000_000
+    burst_bytes: int = 65_536
+    tokens_bytes: float = 32_768
+    offered_bps: float = 10_000_000
+    bps: float = 10_000_000
+    action: str = "htb"
+    direction: str = "egress"
+    parent: str = ""
+    dropped: int = 0
+    members: tuple[str, ...] = ("10.0.0.1",)
+
+
+def classes(entries: Sequence[Shaped]) -> Classes:
+    """Build the columns of traffic classes."""
+    count = len(entries)
+    ones = np.ones(count, np.uint64)
+    dropped = np.array([entry.dropped for entry in entries], np.uint64)
+    wanted = [
+        TrafficClass(ClassKey(e.name, e.direction), e.rate_bps, e.burst_bytes, "auto", 0, e.parent)
+        for e in entries
+    ]
+    return Classes(
+        keys=[each.key for each in wanted],
+        wanted=wanted,
+        action=[entry.action for entry in entries],
+        rate_bps=np.array([entry.rate_bps for entry in entries], np.uint64),
+        burst_bytes=np.array([entry.burst_bytes for entry in entries], np.uint64),
+        tokens_bytes=np.array([entry.tokens_bytes for entry in entries], np.float64),
+        packets=ones * np.uint64(5000),
+        bytes=ones * np.uint64(5_000_000),
+        dropped_packets=dropped,
+        dropped_bytes=dropped * np.uint64(1000),
+        marked_packets=ones * np.uint64(12),
+        backlog_bytes=np.zeros(count, np.uint64),
+        bps=np.array([entry.bps for entry in entries], np.float64),
+        offered_bps=np.array([entry.offered_bps for entry in entries], np.float64),
+        pps=np.array([entry.offered_bps / 8000 for entry in entries], np.float64),
+        dropped_pps=(dropped > 0).astype(np.float64) * 50,
+        members=[[Prefix.parse(member) for member in entry.members] for entry in entries],
     )
 
 
@@ -273,8 +323,36 @@ class FakeSource:
         self.closed.set()
 
 
+class FakeShaping:
+    """The shaper's part of `FakeControls`."""
+
+    def __init__(self, controls: FakeControls) -> None:
+        self._controls = controls
+
+    def set_class(self, key: ClassKey, changes: Mapping[str, Any]) -> None:
+        """Remember a class."""
+        self._controls._act("set_class", key, dict(changes))
+
+    def delete_class(self, key: ClassKey) -> None:
+        """Remember the end of a class."""
+        self._controls._act("delete_class", key)
+
+    def assign(self, prefix: Prefix, name: str, direction: str | None = None) -> None:
+        """Remember an assignment."""
+        self._controls._act("assign", prefix, name)
+
+    def unassign(self, prefix: Prefix) -> None:
+        """Remember the end of an assignment."""
+        self._controls._act("unassign", prefix)
+
+
 class FakeControls:
     """Remembers what it was asked to do, in words and values."""
+
+    @property
+    def shaping(self) -> FakeShaping:
+        """The acts on traffic classes."""
+        return FakeShaping(self)
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []

@@ -160,3 +160,16 @@ def test_help_into_a_pipe_that_nobody_reads_ends_quietly() -> None:
         ["bash", "-c", f"{PROGRAM} --help | true"], capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "complaint"),
+    [(">/dev/full", 1, "ebpftop: No space left on device\n"), (">&-", 0, "")],
+)
+def test_output_that_cannot_be_written_is_told_in_one_line(
+    redirection: str, status: int, complaint: str
+) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{PROGRAM} --version {redirection}"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (status, complaint)

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All the acts there are, in one object: what a dashboard with control is handed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from ebpftop.control.protection import ProtectionControl
+from ebpftop.control.shaping import ShapingControl
+
+
+class InstanceControl(ProtectionControl):
+    """The acts on one instance, as `control.Controls` says; arguments as of its base."""
+
+    @cached_property
+    def shaping(self) -> ShapingControl:
+        """The acts on traffic classes."""
+        return ShapingControl(self._instance, holding_lock=self._holding_lock)
