@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -20,11 +20,11 @@ from ebpftop.bpf import layout
 from ebpftop.bpf.layout import ControlOp, EventKind, Flag, Rule
 from ebpftop.control.guard import Guard
 from ebpftop.control.rules import RuleTable, entries
+from ebpftop.control.writing import InstanceWriter
 from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.format import printable
-from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel import libbpf
 from ebpftop.kernel.clock import coarse_ns, tick_ns
-from ebpftop.kernel.instance import Instance, describe_failure
 from ebpftop.model import Limits, Prefix
 
 LOWEST_BPS = 8_000
@@ -49,27 +49,14 @@ class BlockRequest:
     """Why, in the operator's words."""
 
 
-class ProtectionControl:
-    """The acts on one instance, as `control.Controls` says.
-
-    Args:
-        instance: Open for writing; who opened it closes it.
-        holding_lock: The caller holds the writer's lock over all its acts.
-    """
-
-    def __init__(self, instance: Instance, *, holding_lock: bool = False) -> None:
-        self._instance = instance
-        self._holding_lock = holding_lock
-        self._maps = instance.maps
+class ProtectionControl(InstanceWriter):
+    """The acts on one instance, as `control.Controls` says."""
 
     @contextmanager
     def _writing(self) -> Iterator[RuleTable]:
         """Hold the writer's lock over one act."""
-        try:
-            with nullcontext() if self._holding_lock else bpffs.locked(self._instance.name):
-                yield RuleTable(self._maps)
-        except OSError as error:
-            raise describe_failure(error) from error
+        with self._locked():
+            yield RuleTable(self._maps)
 
     def guarded(self, prefix: Prefix) -> str | None:
         """Say why dropping `prefix` could cut the operator off; None where it could not."""

@@ -8,7 +8,7 @@ programs and queues which the classes need are on the interfaces, and no others 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +16,10 @@ from ebpftop.bpf import shaper_layout as layout
 from ebpftop.bpf.shaper_layout import ShaperFlag, Shaping
 from ebpftop.control.class_rules import check_class, check_family, check_together
 from ebpftop.control.class_table import ClassTable, default_burst
+from ebpftop.control.writing import InstanceWriter
 from ebpftop.errors import EbpftopError, KernelRefusedError, NotFoundError, UsageError
 from ebpftop.format import printable
-from ebpftop.kernel import bpffs, tc_hooks
-from ebpftop.kernel.instance import Instance, describe_failure
+from ebpftop.kernel import tc_hooks
 from ebpftop.kernel.netlink import HtbClass, traffic_control
 from ebpftop.kernel.tc_hooks import HookTable
 from ebpftop.model import DIRECTIONS, SHAPINGS, ClassKey, Prefix, TrafficClass
@@ -47,33 +47,20 @@ class ClassRequest:
     """Who is in it."""
 
 
-class ShapingControl:
-    """The acts on one instance, as `control.ShapingControls` says.
-
-    Args:
-        instance: Open for writing; who opened it closes it.
-        holding_lock: The caller holds the writer's lock over all its acts.
-    """
-
-    def __init__(self, instance: Instance, *, holding_lock: bool = False) -> None:
-        self._instance = instance
-        self._holding_lock = holding_lock
-        self._maps = instance.maps
+class ShapingControl(InstanceWriter):
+    """The acts on one instance, as `control.ShapingControls` says."""
 
     @contextmanager
     def _writing(self) -> Iterator[ClassTable]:
         """Hold the writer's lock over one act; what it no longer needs is taken away."""
-        try:
-            with nullcontext() if self._holding_lock else bpffs.locked(self._instance.name):
-                try:
-                    yield ClassTable(self._maps)
-                except BaseException:
-                    with suppress(EbpftopError, OSError):
-                        self._settle(ClassTable(self._maps))
-                    raise
-                self._settle(ClassTable(self._maps))
-        except OSError as error:
-            raise describe_failure(error) from error
+        with self._locked():
+            try:
+                yield ClassTable(self._maps)
+            except BaseException:
+                with suppress(EbpftopError, OSError):
+                    self._settle(ClassTable(self._maps))
+                raise
+            self._settle(ClassTable(self._maps))
 
     # Classes
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -55,12 +56,12 @@ def rows_of(stage: Stage, addresses: list[str]) -> np.ndarray:
     [(CapacityPolicy().sources, "native", "pass"), (16_384, "generic", "drop")],
 )
 def test_who_sends_keeps_row_and_limit_through_a_spoofed_flood(
-    sources: int, mode: str, over_budget: str
+    sources: int, mode: str, over_budget: Literal["pass", "drop"]
 ) -> None:
     policy = Policy(
         limits=LimitPolicy(pps=LIMIT_PPS, burst_s=PositiveSeconds(BURST_S), block_for_s=Seconds(0)),
         capacity=CapacityPolicy(sources=sources),
-        protection=ProtectionPolicy(over_budget=over_budget),  # type: ignore[arg-type]
+        protection=ProtectionPolicy(over_budget=over_budget),
     )
     with staged(policy, mode=mode, clients=4) as stage:
         # GIVEN a full table, steady senders, and one of them far over its limit
