@@ -19,7 +19,8 @@ from ebpftop.errors import EbpftopError, NotAttachedError, NotPermittedError
 from ebpftop.kernel import attaching, bpffs, libbpf, loading, tc_hooks
 from ebpftop.kernel.ethtool import driver
 from ebpftop.kernel.instance import PIPELINE, find
-from ebpftop.kernel.netlink import Link, driver_runs_xdp, netlink, traffic_control
+from ebpftop.kernel.netlink.links import Link, driver_runs_xdp, netlink
+from ebpftop.kernel.netlink.traffic_control import traffic_control
 
 OLDEST_KERNEL = (5, 15)
 READ_ONLY_KERNEL = (5, 19)

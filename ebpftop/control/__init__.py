@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from ebpftop.model import ClassKey, Limits, Prefix
+from ebpftop.model import Backend, ClassKey, Limits, Prefix, Service, Vip
 
 
 class ShapingControls(Protocol):
@@ -26,6 +26,34 @@ class ShapingControls(Protocol):
 
     def unassign(self, prefix: Prefix) -> None:
         """Take exactly `prefix` out of its classes."""
+        ...
+
+
+class BalancingControls(Protocol):
+    """The acts on VIPs and their backends; as of `Controls`."""
+
+    def add_vip(self, wanted: Vip) -> None:
+        """Make a VIP; it has no backends yet."""
+        ...
+
+    def set_vip(self, service: Service, changes: Mapping[str, Any]) -> None:
+        """Change some of a VIP by the names of `Vip`, and keep the rest and its flows."""
+        ...
+
+    def delete_vip(self, service: Service) -> None:
+        """Take a VIP away, with its backends and their flows."""
+        ...
+
+    def add_backend(self, vip: Service, wanted: Backend) -> None:
+        """Put a backend behind a VIP."""
+        ...
+
+    def set_backends(self, vip: Service, changes: Mapping[Service, Mapping[str, Any]]) -> None:
+        """Change backends of one VIP in one act, by the names of `Backend`."""
+        ...
+
+    def delete_backend(self, vip: Service, backend: Service) -> None:
+        """Take a backend away; its flows are moved at their next packet."""
         ...
 
 

@@ -19,7 +19,7 @@ from ebpftop.errors import KernelRefusedError, NotFoundError, UsageError
 from ebpftop.format import printable
 from ebpftop.kernel import clock
 from ebpftop.kernel.maps import Map
-from ebpftop.kernel.netlink import OUR_MAJOR
+from ebpftop.kernel.netlink.traffic_control import OUR_MAJOR
 from ebpftop.model import DIRECTIONS, SHAPINGS, ClassKey, Prefix, TrafficClass
 
 MARK_SHARE = 2

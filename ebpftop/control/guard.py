@@ -17,7 +17,7 @@ from ebpftop.control import operator
 from ebpftop.control.rules import RuleTable, trie_key
 from ebpftop.errors import NotPermittedError
 from ebpftop.kernel.maps import Map
-from ebpftop.kernel.netlink import netlink
+from ebpftop.kernel.netlink.links import netlink
 from ebpftop.model import Prefix
 
 GATEWAY, MANAGEMENT, OPERATOR = (

@@ -20,7 +20,7 @@ from ebpftop.control.writing import InstanceWriter
 from ebpftop.errors import EbpftopError, KernelRefusedError, NotFoundError, UsageError
 from ebpftop.format import printable
 from ebpftop.kernel import tc_hooks
-from ebpftop.kernel.netlink import HtbClass, traffic_control
+from ebpftop.kernel.netlink.traffic_control import HtbClass, traffic_control
 from ebpftop.kernel.tc_hooks import HookTable
 from ebpftop.model import DIRECTIONS, SHAPINGS, ClassKey, Prefix, TrafficClass
 

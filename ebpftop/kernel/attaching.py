@@ -30,7 +30,7 @@ from ebpftop.kernel.instance import (
     fingerprint,
     network_namespace,
 )
-from ebpftop.kernel.netlink import Link, netlink
+from ebpftop.kernel.netlink.links import Link, netlink
 
 MODES = ("auto", "native", "generic")
 REMOUNT = f"mount -o remount,rw {bpffs.BPFFS}"

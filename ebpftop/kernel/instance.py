@@ -31,7 +31,7 @@ from ebpftop.errors import (
 )
 from ebpftop.kernel import bpffs, libbpf, tc_hooks
 from ebpftop.kernel.maps import Map
-from ebpftop.kernel.netlink import Link, netlink
+from ebpftop.kernel.netlink.links import Link, netlink
 
 PIPELINE = "xdp_pipeline"
 

@@ -22,7 +22,13 @@ from ebpftop.bpf.shaper_layout import Hook
 from ebpftop.errors import KernelRefusedError
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.maps import Map
-from ebpftop.kernel.netlink import OUR_ROOTS, TC_CLSACT, TC_ROOT, Qdisc, traffic_control
+from ebpftop.kernel.netlink.traffic_control import (
+    OUR_ROOTS,
+    TC_CLSACT,
+    TC_ROOT,
+    Qdisc,
+    traffic_control,
+)
 from ebpftop.model import DIRECTIONS
 
 _NO_TCX = (errno.EINVAL, errno.EOPNOTSUPP, errno.E2BIG)

@@ -15,7 +15,7 @@ from ebpftop.errors import SourceLostError
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.clock import coarse_ns
 from ebpftop.kernel.instance import PIPELINE, Instance, describe_failure
-from ebpftop.kernel.netlink import Netlink
+from ebpftop.kernel.netlink.links import Netlink
 from ebpftop.model import (
     Clock,
     Event,

@@ -16,7 +16,7 @@ from ebpftop.bpf import shaper_layout as layout
 from ebpftop.bpf.shaper_layout import ShaperFlag, Shaping
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.instance import Instance
-from ebpftop.kernel.netlink import HtbCounters, traffic_control
+from ebpftop.kernel.netlink.traffic_control import HtbCounters, traffic_control
 from ebpftop.model import (
     DIRECTIONS,
     SHAPINGS,

@@ -21,7 +21,7 @@ from ebpftop.control.protection import BlockRequest, ProtectionControl
 from ebpftop.control.shaping import ClassRequest, ShapingControl
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.instance import PIPELINE, PROGRAMS, Instance
-from ebpftop.kernel.netlink import netlink
+from ebpftop.kernel.netlink.links import netlink
 from ebpftop.model import ClassKey, Limits, Prefix, TrafficClass
 
 ROUNDS = 15

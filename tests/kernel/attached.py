@@ -22,7 +22,7 @@ from ebpftop import cli
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance, find
 from ebpftop.kernel.loading import SYSTEM_PYTHON
-from ebpftop.kernel.netlink import netlink
+from ebpftop.kernel.netlink.links import netlink
 from ebpftop.lab import Host, joined
 from tests.kernel.terminal import Terminal
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ebpftop.kernel import libbpf
-from ebpftop.kernel.netlink import netlink
+from ebpftop.kernel.netlink.links import netlink
 from ebpftop.lab import Host, joined
 
 NAME = "somebody_elses"

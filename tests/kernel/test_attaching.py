@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ebpftop.kernel import bpffs, libbpf
-from ebpftop.kernel.netlink import netlink
+from ebpftop.kernel.netlink.links import netlink
 from ebpftop.lab import Lab, joined
 from tests.kernel import foreign
 from tests.kernel.attached import EBPFTOP, Site, trying

@@ -21,7 +21,7 @@ from ebpftop.control import policy as policies
 from ebpftop.control.shaping import ClassRequest, ShapingControl
 from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.kernel import bpffs, libbpf
-from ebpftop.kernel.netlink import netlink
+from ebpftop.kernel.netlink.links import netlink
 from ebpftop.lab import Host, Lab, joined, send_udp
 from ebpftop.model import ClassKey, Prefix, TrafficClass
 from tests.kernel.shaping import clear, listed, make, owed_bytes, qdiscs, shaping, tc

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebpftop.model import Blocks, Clock, Limits, Prefix, Sources, SourceState
+from ebpftop.model import Blocks, Clock, Limits, Prefix, Service, Sources, SourceState
 
 CLOCK = Clock(monotonic_ns=5_000_000_000, wall_s=1_700_000_000.0)
 
@@ -188,3 +188,24 @@ def _blocks() -> Blocks:
         packets=zeros,
         bytes=zeros,
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["192.0.2.1:80/tcp", "192.0.2.1:65535/udp", "[2001:db8::1]:443/tcp", "[::]:1/udp"],
+)
+def test_a_service_reads_back_what_it_writes(text: str) -> None:
+    service = Service.parse(text)
+    assert str(service) == text
+    assert Service.parse(service.endpoint, service.protocol) == service
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "192.0.2.1/tcp", "192.0.2.1:80", "192.0.2.1:80/sctp", "192.0.2.1:0/tcp", "::1:80/tcp",
+     "192.0.2.1:65536/tcp", "192.0.2.1:\u0661/tcp", "[192.0.2.1]:80/tcp", "192.0.2.0/24:80/tcp",
+     "192.0.2.1:-1/tcp", "192.0.2.1: 80/tcp", "[fe80::1%eth0]:80/tcp"],
+)  # fmt: skip
+def test_what_is_no_service_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"does not|brackets|port|interface"):
+        Service.parse(text)
