@@ -39,6 +39,8 @@ _VERBS = {
     "unassign": "shaping",
     "classes": "shaping",
     "count-sent": "shaping",
+    "vip": "balancing",
+    "backend": "balancing",
     "reload": "reloading",
     "doctor": "doctor",
     "man": "manual",
