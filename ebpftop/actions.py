@@ -7,10 +7,14 @@ The bindings, the footer, the help screen and the command palette are all made f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from textual.binding import Binding
+
+from ebpftop.errors import UsageError
+from ebpftop.format import printable
 
 OVERVIEW, TALKERS, BLOCKS, SHAPER = "overview", "talkers", "blocks", "shaper"
 PROGRAMS = "programs"
@@ -129,6 +133,14 @@ ACTIONS: tuple[Action, ...] = (
         writes=True, panes=_LISTS,
     ),
     Action("invert", ("S",), "invert", "Turn the sort order round", panes=_LISTS),
+    Action(
+        "interval", ("i",), "interval", "Take the next time between looks: 0.5 to 10 seconds",
+        in_footer=False,
+    ),
+    Action(
+        "interval-back", ("I",), "interval back", "Take the time between looks before that one",
+        in_footer=False,
+    ),
     Action("redraw", ("ctrl+l",), "redraw", "Draw the whole screen again", in_footer=False),
     Action("help", ("?", "f1"), "help", "Keys, signs and the language of filters", in_footer=False),
     Action("quit", ("q", "ctrl+c"), "quit", "Leave the dashboard", in_footer=False),
@@ -139,24 +151,79 @@ PINNED = ("help", "quit")
 """What the footer never drops, however narrow the terminal."""
 
 
+_in_force: dict[str, Action] = {action.id: action for action in ACTIONS}
+
+
+def current() -> tuple[Action, ...]:
+    """Return every action, with the keys that are in force."""
+    return tuple(_in_force.values())
+
+
 def by_id(action_id: str) -> Action:
-    """Return the action called `action_id`.
+    """Return the action called `action_id`, with the keys that are in force.
 
     Raises:
         KeyError: There is none.
     """
-    return _BY_ID[action_id]
+    return _in_force[action_id]
 
 
-_BY_ID = {action.id: action for action in ACTIONS}
+def key(action_id: str) -> str:
+    """Return the key of an action as it is written for people."""
+    return by_id(action_id).key_label
+
+
+def use_keys(keys: Mapping[str, str]) -> None:
+    """Put keys in force for the whole process: those that are given, and else the usual ones.
+
+    Args:
+        keys: The key of each action that is to have another one.
+
+    Raises:
+        UsageError: There is no such action, or a key would do two things in one place.
+    """
+    changed = dict(_usual)
+    for action_id, name in keys.items():
+        if action_id not in changed:
+            near = difflib.get_close_matches(action_id, changed, 1) or list(changed)
+            raise UsageError(
+                f"keys: there is no action '{printable(action_id)}'",
+                f"did you mean {near[0]}?" if len(near) == 1 else f"there is {', '.join(near)}",
+            )
+        if not name.isprintable() or not name or " " in name:
+            raise UsageError(
+                f"keys: {action_id}: '{printable(name)}' is no key", "as x, f5, ctrl+x"
+            )
+        # What always leaves, and what is worked by the same key elsewhere, stays.
+        kept = tuple(usual for usual in changed[action_id].keys[1:] if usual.startswith("ctrl+"))
+        changed[action_id] = replace(changed[action_id], keys=(name, *kept))
+    for action in changed.values():
+        for other in changed.values():
+            twice = set(action.keys) & set(other.keys)
+            if action.id in keys and other is not action and twice and _meet(action, other):
+                raise UsageError(
+                    f"keys: {printable(min(twice))} would be both {action.id} and {other.id}",
+                    "give one of them another key",
+                )
+    _in_force.update(changed)
+
+
+_usual: Mapping[str, Action] = dict(_in_force)
+
+
+def _meet(one: Action, other: Action) -> bool:
+    """Whether two actions can be offered in one place."""
+    return not one.panes or not other.panes or bool(set(one.panes) & set(other.panes))
 
 
 def bindings() -> Iterable[Binding]:
     """Yield the key bindings of every action, for the app."""
-    for action in ACTIONS:
-        for key in action.keys:
+    for action in current():
+        for name in action.keys:
             # ^C must work in every dialog and in every text field, or somebody is stuck.
-            yield Binding(key, command(action), action.label, show=False, priority=key == "ctrl+c")
+            yield Binding(
+                name, command(action), action.label, show=False, priority=name == "ctrl+c"
+            )
 
 
 def command(action: Action) -> str:

@@ -8,21 +8,26 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.screen import Screen
 
 from ebpftop import actions
-from ebpftop.actions import ACTIONS, Action
+from ebpftop.actions import Action
+from ebpftop.config.dashboard import DashboardSettings
 from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError
 from ebpftop.format import printable
 from ebpftop.model import Event, Snapshot
 from ebpftop.screens import chrome
+from ebpftop.screens.alerts import kinds
 from ebpftop.screens.class_history import ClassHistory
+from ebpftop.screens.cost import OwnCost
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.help import HelpScreen
 from ebpftop.screens.history import History
@@ -31,10 +36,17 @@ from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Picture
 from ebpftop.sources import Sampler, Source
 from ebpftop.widgets.cells import Cell
+from ebpftop.widgets.plain import PlainFilter
 
 _KEPT_EVENTS = 200
 _NOTICE_S = 12.0
 _MAX_WORDS = 1000
+_UNSEEN_S = 5.0
+"""Time between pictures on a terminal that somebody has turned away from."""
+INTERVALS_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+"""Times between snapshots that a key walks through."""
+THEMES = {"dark": "textual-dark", "light": "textual-light", "terminal": "ansi-dark"}
+"""Textual's names of the themes that settings name."""
 
 
 class DashboardApp(App[None]):
@@ -47,10 +59,14 @@ class DashboardApp(App[None]):
         controls: What changes the kernel's state; None for a dashboard that may only watch.
         read_only_reason: Why it may only watch.
         notices: What the operator should know from the start, in sentences.
+        settings: How it looks and is worked.
+
+    Raises:
+        UsageError: The settings give a key to an action that is none, or to two.
     """
 
     CSS_PATH = "app.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = list(actions.bindings())
+    BINDINGS: ClassVar[list[BindingType]] = [b for b in actions.bindings() if b.priority]
 
     class SnapshotReady(Message, bubble=False):
         """There is a new snapshot; one that waits behind a slow terminal is skipped."""
@@ -87,8 +103,18 @@ class DashboardApp(App[None]):
         controls: Controls | None = None,
         read_only_reason: str = "",
         notices: Sequence[str] = (),
+        settings: DashboardSettings | None = None,
     ) -> None:
         super().__init__()
+        self.settings = settings or DashboardSettings()
+        actions.use_keys(self.settings.keys)
+        for binding in actions.bindings():
+            if not binding.priority:
+                self.bind(binding.key, binding.action, description=binding.description, show=False)
+        self.theme = THEMES[self.settings.theme]
+        self._plain = [PlainFilter()] if self.settings.ascii else []
+        self._own_cost, self._cost = OwnCost(), ""
+        self._looked_at, self._drawn_s = True, 0.0
         self.title = "ebpftop"
         self.sub_title = printable(title)
         self.controls = controls
@@ -107,6 +133,10 @@ class DashboardApp(App[None]):
         self._source = source
         self.sampler = Sampler(source, interval_s, self._deliver, self._lose)
         self.main = MainScreen(self.sub_title, controls)
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """Return what every line goes through on its way to the terminal."""
+        return [*super().get_line_filters(), *self._plain]
 
     def get_default_screen(self) -> Screen[None]:
         """Return the screen with the panes."""
@@ -138,7 +168,7 @@ class DashboardApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Yield what is offered now, for the command palette; over a dialog, only its colours."""
-        for action in ACTIONS:
+        for action in actions.current():
             if screen is self.main and self.offers(action):
                 act = partial(self.action_perform, action.id)
                 yield SystemCommand(action.label.capitalize(), action.help, act)
@@ -162,6 +192,8 @@ class DashboardApp(App[None]):
         return {
             "pause": self._toggle_pause,
             "limits": self._open_limits,
+            "interval": lambda: self._change_interval(1),
+            "interval-back": lambda: self._change_interval(-1),
             "redraw": partial(self.refresh, layout=True),
             "help": self._open_help,
             "quit": self.exit,
@@ -169,7 +201,14 @@ class DashboardApp(App[None]):
 
     def on_dashboard_app_snapshot_ready(self, message: SnapshotReady) -> None:
         """Take in a snapshot, and draw it unless the display is paused."""
+        before = kinds(self.picture)
         self.picture = self._continued(message.snapshot)
+        if self.settings.bell and kinds(self.picture) - before:
+            self.bell()
+        if not self._looked_at and monotonic() - self._drawn_s < _UNSEEN_S:
+            return
+        self._drawn_s = monotonic()
+        self._cost = self._own_cost.words(message.snapshot)
         with self.batch_update():
             for screen in self.screen_stack:
                 if isinstance(screen, Dialog):
@@ -177,13 +216,23 @@ class DashboardApp(App[None]):
             if not self.paused:
                 self._show_latest()
 
+    def on_app_blur(self) -> None:
+        """Draw seldom while nobody looks; everything is still taken in."""
+        self._looked_at = False
+
+    def on_app_focus(self) -> None:
+        """Draw what was not drawn meanwhile."""
+        self._looked_at = True
+        if not self.paused:
+            self._show_latest()
+
     def on_dashboard_app_source_lost(self, message: SourceLost) -> None:
         """Say that nothing new comes; what was displayed stays."""
         self.lost_error = message.error
         words = f"SOURCE LOST  {printable(str(message.error), _MAX_WORDS)}."
         if self.shown is not None:
             words += f" The figures are from {chrome.wall_time(self.shown.snapshot).text}."
-        self.main.show_lost(f"{words} q quits")
+        self.main.show_lost(f"{words} {actions.key('quit')} quits")
         self._show_chrome()
 
     def on_dialog_attempt(self, attempt: Dialog.Attempt) -> None:
@@ -260,13 +309,14 @@ class DashboardApp(App[None]):
         paused_at = []
         if self.paused and self.shown is not None:
             at = chrome.wall_time(self.shown.snapshot).text
-            paused_at = [Cell(f"PAUSED at {at}: p resumes", "badge")]
+            paused_at = [Cell(f"PAUSED at {at}: {actions.key('pause')} resumes", "badge")]
         self.main.show_chrome(
             self.shown,
             interval_s=self.sampler.interval_s,
-            offered=[self._labelled(action) for action in ACTIONS if self.offers(action)],
+            offered=[self._labelled(action) for action in actions.current() if self.offers(action)],
             badges=list(self._badges()),
             beside_tabs=paused_at,
+            cost=self._cost,
         )
 
     def _ask_for(self, parts: frozenset[str]) -> None:
@@ -296,11 +346,20 @@ class DashboardApp(App[None]):
         if not self.paused:
             self._show_latest()
 
+    def _change_interval(self, steps: int) -> None:
+        """Take the next of the usual times between snapshots, or the one before."""
+        now_s = self.sampler.interval_s
+        at = min(range(len(INTERVALS_S)), key=lambda i: abs(INTERVALS_S[i] - now_s))
+        self.sampler.interval_s = INTERVALS_S[(at + steps) % len(INTERVALS_S)]
+        self.sampler.sample_now()
+
     def _open_limits(self) -> None:
         if self.controls is not None and self.picture is not None:
             self.push_screen(LimitsDialog(self.controls, self.picture.snapshot))
 
     def _open_help(self) -> None:
-        possible = [action for action in ACTIONS if self.controls is not None or not action.writes]
+        possible = [
+            action for action in actions.current() if self.controls is not None or not action.writes
+        ]
         sections = chrome.help_sections(possible, self.main.panes.values())
         self.push_screen(HelpScreen(sections, self._notes))

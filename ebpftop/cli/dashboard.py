@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ebpftop import config
-from ebpftop.cli.parameters import CONFIG, INTERFACES, MODE
+from ebpftop.cli.parameters import CONFIG, INTERFACES, MODE, SETTINGS
+from ebpftop.config.dashboard import DashboardSettings, load_settings
 from ebpftop.errors import EbpftopError, NotAttachedError, NotPermittedError, UsageError
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance, find
@@ -47,6 +48,7 @@ class Session:
               show_default=True, metavar="SECONDS", help="Time between looks.")  # fmt: skip
 @CONFIG
 @click.option("--keep", is_flag=True, help="Leave it attached on quit.")
+@SETTINGS
 def run(
     ifaces: Sequence[str],
     read_only: bool,
@@ -54,9 +56,11 @@ def run(
     interval_s: float,
     policy_path: Path | None,
     keep: bool,
+    settings_path: Path | None,
 ) -> None:
     """Open the dashboard; attach for as long as it is open, or join what is attached."""
     _require_terminal()
+    settings = load_settings(settings_path)
     if read_only:
         reader = find(ifaces[0], read_only=True)
         session = Session(reader, notices=_left_out(ifaces, reader))
@@ -66,7 +70,7 @@ def run(
         )
     else:
         session = join_or_attach(ifaces, mode, policy_path, keep=keep)
-    show(session, interval_s=interval_s, keep=keep)
+    show(session, settings, interval_s=interval_s, keep=keep)
 
 
 def _require_terminal() -> None:
@@ -107,7 +111,7 @@ def join_or_attach(
     return Session(Instance(writer.folder, read_only=False), writer, ours, notices)
 
 
-def show(session: Session, *, interval_s: float, keep: bool) -> None:
+def show(session: Session, settings: DashboardSettings, *, interval_s: float, keep: bool) -> None:
     """Run the dashboard on a session, and leave things as `keep` says.
 
     Raises:
@@ -119,7 +123,7 @@ def show(session: Session, *, interval_s: float, keep: bool) -> None:
         taken = seat.take() if seat else ""
         if taken and session.ours:
             raise EbpftopError(f"{taken} took the new instance first", "try again")
-        error = _run_app(session, taken or "", interval_s)
+        error = _run_app(session, settings, taken or "", interval_s)
     finally:
         if seat:
             seat.close()
@@ -142,7 +146,9 @@ def _leave(writer: Instance, *, keep: bool) -> None:
         writer.remove()
 
 
-def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | None:
+def _run_app(
+    session: Session, settings: DashboardSettings, taken: str, interval_s: float
+) -> EbpftopError | None:
     from ebpftop.app import DashboardApp
     from ebpftop.control.everything import InstanceControl
     from ebpftop.control.sweeping import Sweeper
@@ -157,6 +163,7 @@ def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | 
         controls=control,
         read_only_reason=f"{taken} has control" if taken else "",
         notices=session.notices,
+        settings=settings,
     )
     if control:
         control.protect()
@@ -186,7 +193,7 @@ async def _run_until_told(app: DashboardApp) -> None:
     for number in told:
         signal.signal(number, leave)
     try:
-        await app.run_async()
+        await app.run_async(mouse=app.settings.mouse)
     finally:
         for number in told:
             signal.signal(number, before[number])

@@ -27,6 +27,7 @@ from ebpftop.config import (
     RateBps,
     Seconds,
 )
+from ebpftop.config.dashboard import load_settings
 from ebpftop.control import policy as policies
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.sweeping import Sweeper
@@ -113,7 +114,7 @@ def _open_dashboard(lab: labs.Lab, instance: Instance, signals: list[int]) -> No
     traffic = labs.start_demo_traffic(lab)
     _leave_if_told(signals)
     session = Session(Instance(instance.folder, read_only=False), instance, ours=True)
-    show(session, interval_s=1.0, keep=False)
+    show(session, load_settings(), interval_s=1.0, keep=False)
     traffic.stop()
 
 

@@ -82,6 +82,11 @@ CONFIG = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Policy: limits, allow list, management prefixes, capacities (TOML).",
 )  # fmt: skip
+SETTINGS = click.option(
+    "--settings", "settings_path", metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Theme, keys, bell, mouse (TOML); else ~/.config/ebpftop/dashboard.toml.",
+)  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -183,3 +183,5 @@ class Snapshot:
     """The flows; None where they were not asked for."""
     inspection: Inspection | None = None
     """What a close look found; None where nobody asked for one."""
+    faults: Sequence[str] = ()
+    """Interfaces that the instance should be attached to and is not any more, and why."""

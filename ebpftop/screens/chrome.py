@@ -19,6 +19,7 @@ def identity(
     *,
     interval_s: float,
     badges: Iterable[Cell],
+    cost: str = "",
 ) -> tuple[Sequence[Cell], Sequence[Cell]]:
     """Return the header: what is watched and how, at the left; the time of the data, at the right.
 
@@ -27,6 +28,7 @@ def identity(
         snapshot: What is displayed; None before the first.
         interval_s: Seconds between snapshots.
         badges: What the app itself has to say.
+        cost: What the dashboard itself takes, and the program for each packet.
     """
     left = [Cell("ebpftop", "active"), Cell(title, "strong")]
     if snapshot is None:
@@ -42,6 +44,8 @@ def identity(
     # On a narrow terminal the end goes first, so what can be spared stands there.
     left.extend(badges)
     left.append(Cell(f"every {fmt.duration_text(interval_s)}", "muted"))
+    if cost:
+        left.append(Cell(cost, "muted"))
     left.append(Cell(f"up {fmt.duration(snapshot.uptime_s)}", "muted"))
     return left, [wall_time(snapshot)]
 

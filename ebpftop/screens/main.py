@@ -9,9 +9,11 @@ from textual.app import ComposeResult
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher, Static
 
-from ebpftop.actions import ACTIONS, Action
+from ebpftop import actions
+from ebpftop.actions import Action
 from ebpftop.control import Controls
 from ebpftop.screens import chrome
+from ebpftop.screens.alerts import alerts
 from ebpftop.screens.blocks import BlocksPane
 from ebpftop.screens.overview import OverviewPane
 from ebpftop.screens.pane import Pane, Picture
@@ -51,12 +53,14 @@ class MainScreen(Screen[None]):
         self._header = Bar(css_id="header")
         self._tabs = Bar(pinned="left", css_id="tabs")
         self._banner = Static(id="lost", markup=False)
+        self._alerts = Bar(pinned="left", css_id="alerts")
         self._footer = Bar(css_id="footer")
 
     def compose(self) -> ComposeResult:
         """Lay out the header, the tabs, the panes and the footer."""
         yield self._header
         yield self._tabs
+        yield self._alerts
         yield self._banner
         with ContentSwitcher(initial=self.pane.NAME, id="panes"):
             yield from self.panes.values()
@@ -67,6 +71,7 @@ class MainScreen(Screen[None]):
     def on_mount(self) -> None:
         """Give the first pane the focus."""
         self._banner.display = False
+        self._alerts.display = False
         self.pane.enter()
 
     def open_pane(self, name: str, picture: Picture | None) -> None:
@@ -91,6 +96,7 @@ class MainScreen(Screen[None]):
         offered: Sequence[Action],
         badges: Sequence[Cell],
         beside_tabs: Sequence[Cell],
+        cost: str = "",
     ) -> None:
         """Draw the header, the tabs and the footer.
 
@@ -99,12 +105,18 @@ class MainScreen(Screen[None]):
             interval_s: Seconds between snapshots.
             offered: What can be done here and now.
             badges: What the header says besides.
+            cost: What the dashboard itself takes.
             beside_tabs: What stands at the right of the tabs; empty for the pane's own summary.
         """
         snapshot = picture.snapshot if picture else None
-        header = chrome.identity(self._names, snapshot, interval_s=interval_s, badges=badges)
+        header = chrome.identity(
+            self._names, snapshot, interval_s=interval_s, badges=badges, cost=cost
+        )
         self._header.show(*header)
-        switches = [action for action in ACTIONS if action.opens]
+        told = list(alerts(picture)) if picture else []
+        self._alerts.display = bool(told)
+        self._alerts.show(told)
+        switches = [action for action in actions.current() if action.opens]
         tabs = list(chrome.tabs(switches, self.pane.NAME))
         self._tabs.show(tabs, beside_tabs or self.pane.summary())
         typing = self.pane.typing_keys()

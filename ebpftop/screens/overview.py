@@ -13,7 +13,7 @@ from textual.containers import Horizontal, Vertical
 from ebpftop import actions
 from ebpftop import format as fmt
 from ebpftop.control import Controls
-from ebpftop.model import VERDICTS, Event, MapInfo, Snapshot, Totals
+from ebpftop.model import VERDICTS, Event, Snapshot, Totals
 from ebpftop.ranking import order
 from ebpftop.screens.figures import limits_cells, rate, share_cell, source_summary
 from ebpftop.screens.history import GRAPHED, History
@@ -37,7 +37,6 @@ _EVENT_TONES: dict[str, Tone] = {
     "unblock": "good",
 }
 _PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6", "other")
-_FULL_SHARE = 0.8
 _TOP_ROWS = 15
 
 _TALKERS = (
@@ -123,7 +122,6 @@ class OverviewPane(Pane):
     def __init__(self, controls: Controls | None) -> None:
         super().__init__(controls)
         self._tiles = [Tile(graphed) for graphed in GRAPHED]
-        self._warning = Bar(pinned="left", css_id="warning")
         self._talkers = Ledger(_TALKERS, css_id="top-talkers")
         self._verdicts = Ledger(_VERDICTS, css_id="verdicts")
         self._protocols = Ledger(_PROTOCOL, css_id="protocols")
@@ -134,7 +132,6 @@ class OverviewPane(Pane):
     def compose(self) -> ComposeResult:
         """Lay out the pane from top to bottom."""
         yield Horizontal(*self._tiles, id="tiles")
-        yield self._warning
         yield self._talkers
         yield Horizontal(self._verdicts, self._protocols, self._drops, id="tables")
         yield self._limits
@@ -147,9 +144,6 @@ class OverviewPane(Pane):
         top = max((float(np.max(s)) for s in history.pps.values() if len(s)), default=0.0)
         for tile in self._tiles:
             tile.show(snapshot, history, top)
-        warnings = list(_warnings(picture))
-        self._warning.display = bool(warnings)
-        self._warning.show(warnings)
         self._talkers.show(list(_top_talkers(snapshot, _TOP_ROWS)))
         self._verdicts.show(list(_verdict_rows(snapshot)))
         self._protocols.show(list(_protocol_rows(snapshot)))
@@ -168,26 +162,6 @@ class OverviewPane(Pane):
     def enter(self) -> None:
         """Take the focus."""
         self.focus()
-
-
-def _warnings(picture: Picture) -> Iterator[Cell]:
-    """Yield what must not be overlooked, worst first."""
-    snapshot = picture.snapshot
-    for name, holds in snapshot.invariants.items():
-        if not holds:
-            yield Cell(f"figures disagree: {name}", "alarm")
-    if snapshot.rates and snapshot.rates.untracked >= 1:
-        untracked = fmt.count(snapshot.rates.untracked)
-        yield Cell(f"{untracked} pps from more new sources than are tracked", "alarm")
-    for full in snapshot.maps:
-        if (share := _fill(full)) >= _FULL_SHARE:
-            yield Cell(f"map {full.name} {fmt.percent(share)} full", "badge")
-    if picture.missed_events:
-        yield Cell(f"{fmt.count(picture.missed_events)} events missed", "badge")
-
-
-def _fill(info: MapInfo) -> float:
-    return info.entries / info.max_entries if info.entries and info.max_entries else 0.0
 
 
 def _top_talkers(snapshot: Snapshot, count: int) -> Iterator[Sequence[Cell]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ebpftop.bpf import layout
 from ebpftop.errors import SourceLostError
+from ebpftop.format import printable
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.clock import coarse_ns
 from ebpftop.kernel.instance import PIPELINE, Instance, describe_failure
@@ -99,12 +100,11 @@ class LiveSource:
             SourceLostError: The interface is gone, or the program was detached from it.
         """
         try:
-            interfaces = self._interfaces()
-            return self._read(interfaces)
+            return self._read(*self._interfaces())
         except OSError as error:
             raise describe_failure(error) from error
 
-    def _interfaces(self) -> list[Interface]:
+    def _interfaces(self) -> tuple[list[Interface], list[str]]:
         found, reasons = [], []
         pipeline = self._instance.meta.pipeline.id
         for attachment in self._instance.meta.attachments:
@@ -112,15 +112,16 @@ class LiveSource:
             if link is None:
                 reasons.append(f"{attachment.name} was deleted")
             elif link.xdp_program != pipeline:
-                reasons.append(f"ebpftop was detached from {link.name}")
+                other = f"; program {link.xdp_program} is there now" if link.xdp_program else ""
+                reasons.append(f"ebpftop was detached from {printable(link.name)}{other}")
             else:
                 native = link.xdp_native
                 found.append(Interface(link.name, "native" if native else "generic", link.up))
         if not found:
             raise SourceLostError("; ".join(reasons), "nothing of it is left attached")
-        return found
+        return found, reasons
 
-    def _read(self, interfaces: list[Interface]) -> Snapshot:
+    def _read(self, interfaces: list[Interface], faults: list[str]) -> Snapshot:
         config = self._maps["config"].read()[1].copy()
         totals = self._read_totals()
         clock = Clock(time.monotonic_ns(), time.time())
@@ -167,6 +168,7 @@ class LiveSource:
             classes=shaped.classes,
             unclassified=shaped.unclassified,
             sent=shaped.sent,
+            faults=faults,
             inspection=self._inspector.look(self.wants, interval_s, self._netlink.link_at),
         )
 
