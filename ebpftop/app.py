@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import ClassVar
 
 from textual.app import App, SystemCommand
-from textual.binding import BindingType
+from textual.binding import BindingsMap
 from textual.filter import LineFilter
 from textual.message import Message
 from textual.screen import Screen
@@ -66,7 +65,6 @@ class DashboardApp(App[None]):
     """
 
     CSS_PATH = "app.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [b for b in actions.bindings() if b.priority]
 
     class SnapshotReady(Message, bubble=False):
         """There is a new snapshot; one that waits behind a slow terminal is skipped."""
@@ -108,9 +106,8 @@ class DashboardApp(App[None]):
         super().__init__()
         self.settings = settings or DashboardSettings()
         actions.use_keys(self.settings.keys)
-        for binding in actions.bindings():
-            if not binding.priority:
-                self.bind(binding.key, binding.action, description=binding.description, show=False)
+        # `App.bind` takes no priority, and a class attribute is made before settings are read.
+        self._bindings = BindingsMap.merge([self._bindings, BindingsMap(actions.bindings())])
         self.theme = THEMES[self.settings.theme]
         self._plain = [PlainFilter()] if self.settings.ascii else []
         self._own_cost, self._cost = OwnCost(), ""
