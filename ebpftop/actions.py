@@ -134,6 +134,10 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("invert", ("S",), "invert", "Turn the sort order round", panes=_LISTS),
     Action(
+        "names", ("N",), "names", "Names by reverse DNS, asked of your resolver; or none",
+        in_footer=False,
+    ),
+    Action(
         "interval", ("i",), "interval", "Take the next time between looks: 0.5 to 10 seconds",
         in_footer=False,
     ),

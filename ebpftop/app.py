@@ -34,6 +34,7 @@ from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Picture
 from ebpftop.sources import Sampler, Source
+from ebpftop.sources.names import Names
 from ebpftop.widgets.cells import Cell
 from ebpftop.widgets.plain import PlainFilter
 
@@ -112,6 +113,8 @@ class DashboardApp(App[None]):
         self._plain = [PlainFilter()] if self.settings.ascii else []
         self._own_cost, self._cost = OwnCost(), ""
         self._looked_at, self._drawn_s = True, 0.0
+        self.names: Names | None = None
+        """Where names of addresses are looked up; None until somebody wants them."""
         self.title = "ebpftop"
         self.sub_title = printable(title)
         self.controls = controls
@@ -147,8 +150,10 @@ class DashboardApp(App[None]):
         self.sampler.start()
 
     async def on_unmount(self) -> None:
-        """Stop the thread and wait for it, off the event loop."""
+        """Stop the threads and wait for them, off the event loop."""
         await asyncio.to_thread(self.sampler.stop)
+        if self.names is not None:
+            await asyncio.to_thread(self.names.stop)
 
     def offers(self, action: Action) -> bool:
         """Whether `action` can be done here and now."""
@@ -189,6 +194,7 @@ class DashboardApp(App[None]):
         return {
             "pause": self._toggle_pause,
             "limits": self._open_limits,
+            "names": self._toggle_names,
             "interval": lambda: self._change_interval(1),
             "interval-back": lambda: self._change_interval(-1),
             "redraw": partial(self.refresh, layout=True),
@@ -349,6 +355,13 @@ class DashboardApp(App[None]):
         at = min(range(len(INTERVALS_S)), key=lambda i: abs(INTERVALS_S[i] - now_s))
         self.sampler.interval_s = INTERVALS_S[(at + steps) % len(INTERVALS_S)]
         self.sampler.sample_now()
+
+    def _toggle_names(self) -> None:
+        """Show names beside addresses, or none; what was looked up is kept."""
+        self.names = self.names or Names()
+        for pane in self.main.panes.values():
+            pane.names = None if pane.names else self.names
+        self._show_latest()
 
     def _open_limits(self) -> None:
         if self.controls is not None and self.picture is not None:

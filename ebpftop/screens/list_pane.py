@@ -145,7 +145,7 @@ class ListPane(Pane):
         self.detail.show([Cell(f"▸ {target}", "strong"), *self.about(target), Cell(where, "muted")])
 
     def _sort_next(self) -> None:
-        keys = [column.key for column in self.COLUMNS if column.key]
+        keys = [column.key for column in self.COLUMNS if column.key in self.FILTER_FIELDS]
         self._sort_by(keys[(keys.index(self.sort[0]) + 1) % len(keys)])
 
     def _sort_by(self, key: str) -> None:
@@ -190,7 +190,7 @@ class ListPane(Pane):
     def _heading_clicked(self, event: Table.SortRequested) -> None:
         if event.key == self.sort[0]:
             self._invert()
-        else:
+        elif event.key in self.FILTER_FIELDS:
             self._sort_by(event.key)
 
     @on(Table.Selected)

@@ -15,6 +15,7 @@ from ebpftop.control import Controls
 from ebpftop.model import Event, Snapshot
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.history import History
+from ebpftop.sources.names import Names
 from ebpftop.widgets.cells import Cell
 
 
@@ -48,6 +49,8 @@ class Pane(Vertical):
     """Its name in the actions."""
     picture: Picture | None = None
     """What it drew last."""
+    names: Names | None = None
+    """Where names of addresses are looked up; None while nobody wants them."""
 
     def __init__(self, controls: Controls | None) -> None:
         super().__init__(id=self.NAME)

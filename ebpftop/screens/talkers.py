@@ -17,6 +17,7 @@ from ebpftop.screens.list_pane import ListPane, field_kinds
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.shaper_dialogs import AssignDialog
 from ebpftop.screens.targets import covering
+from ebpftop.sources.names import Names
 from ebpftop.widgets.cells import Cell, Column, state_cell
 
 _ON_TARGET = frozenset(("block", "unblock", "allow", "disallow", "assign"))
@@ -37,10 +38,12 @@ class SourceRows:
 
     Args:
         snapshot: Where they are.
+        names: Where their names are looked up; None for nowhere.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, names: Names | None = None) -> None:
         self._snapshot = snapshot
+        self._names = names
         self._received = snapshot.rates.pps.get("received", 0.0) if snapshot.rates else 0.0
 
     def cells(self, row: int) -> Sequence[Cell]:
@@ -48,8 +51,10 @@ class SourceRows:
         sources, sent = self._snapshot.sources, self._snapshot.sent
         state = state_cell(int(sources.state[row]))
         dropped_pps = float(sources.dropped_pps[row])
+        address = sources.address(row)
         return (
-            Cell(str(sources.address(row)), "strong"),
+            Cell(str(address), "strong"),
+            Cell(self._names.of(address) if self._names else "", "info"),
             state,
             Cell(rate(sources.pps[row]), "strong"),
             Cell(fmt.bits_rate(sources.bps[row])),
@@ -81,6 +86,7 @@ class TalkersPane(ListPane):
     NAME = actions.TALKERS
     COLUMNS = (
         Column("address", "address", 15, "left", grows=True),
+        Column("name", "name", 16, "left", rank=2, stretch=24),
         Column("state", "state", 9, "left", rank=2),
         Column("pps", "pps", 7, rank=1),
         Column("bps", "bps", 7, rank=3),
@@ -97,7 +103,8 @@ class TalkersPane(ListPane):
 
     def show(self, picture: Picture) -> None:
         """Draw the sources; what is sent to them where that is counted."""
-        self.table.leave_out(*(["sent_bps"] if picture.snapshot.sent is None else []))
+        unknown = {"sent_bps": picture.snapshot.sent is None, "name": self.names is None}
+        self.table.leave_out(*(key for key, absent in unknown.items() if absent))
         super().show(picture)
 
     def fields(self, snapshot: Snapshot) -> Mapping[str, model.Column]:
@@ -106,7 +113,7 @@ class TalkersPane(ListPane):
 
     def rows(self, snapshot: Snapshot) -> SourceRows:
         """Return where the table's text comes from."""
-        return SourceRows(snapshot)
+        return SourceRows(snapshot, self.names)
 
     def about(self, target: Prefix) -> Sequence[Cell]:
         """Say what the selected source sends, and what blocks or allows it."""
@@ -117,8 +124,9 @@ class TalkersPane(ListPane):
         if row is None:
             return [Cell("not tracked any more", "warn"), *held]
         state = state_cell(int(snapshot.sources.state[row]))
+        name = self.names.of(target) if self.names else ""
         sends = Cell(
-            f"{rate(snapshot.sources.pps[row])} pps  "
+            f"{name}  " * bool(name) + f"{rate(snapshot.sources.pps[row])} pps  "
             f"{fmt.bits_rate_unit(snapshot.sources.bps[row])}"
         )
         return [sends, *held] if held else [sends, state]

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,6 +199,32 @@ async def test_a_terminal_that_nobody_looks_at_is_drawn_seldom_and_misses_nothin
         assert running.app.shown is not None
         assert running.app.shown.snapshot.sequence == 3
         assert len(running.app.shown.events) == 2
+
+
+async def test_names_are_off_until_they_are_wanted_and_asked_for_rows_in_sight_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    script = tmp_path / "getent"
+    script.write_text(f'#!/bin/sh\necho "$2" >> {log}\necho "$2 host-$2"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    async with dashboard(attack(), size=(140, 24)) as running:
+        await running.press("2")
+        assert not log.exists()
+        await running.press("N")
+        first = running.addresses[0]
+        await running.until(log.exists)
+        await running.until(lambda: f"host-{first}" in _drawn_again(running))
+        assert 0 < len(set(log.read_text().split())) <= 24
+        await running.press("N")
+        assert "host-" not in running.text
+
+
+def _drawn_again(running: Dashboard) -> str:
+    """Draw what is known by now, as the next snapshot would."""
+    running.app.main.pane.show(running.app.shown)  # type: ignore[arg-type]
+    return running.text
 
 
 async def test_what_is_drawn_at_200x60_uses_the_room() -> None:
