@@ -134,6 +134,10 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("invert", ("S",), "invert", "Turn the sort order round", panes=_LISTS),
     Action(
+        "hold-order", ("F",), "freeze order", "Keep the rows in their order, or sort them again",
+        panes=_LISTS,
+    ),
+    Action(
         "names", ("N",), "names", "Names by reverse DNS, asked of your resolver; or none",
         in_footer=False,
     ),

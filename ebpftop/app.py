@@ -335,6 +335,8 @@ class DashboardApp(App[None]):
             yield Cell("READ-ONLY", "badge")
         if self.paused:
             yield Cell("PAUSED", "badge")
+        if self.main.pane.holds_order:
+            yield Cell("ORDER HELD", "badge")
         if self.main.pane.filter_text:
             yield Cell(f"FILTER {self.main.pane.filter_text}", "badge")
 

@@ -18,6 +18,7 @@ from ebpftop.format import printable
 from ebpftop.model import Prefix
 from ebpftop.ranking import order
 from ebpftop.screens.dialog import Dialog
+from ebpftop.screens.held_order import HeldOrder
 from ebpftop.screens.pane import Pane, Picture
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell, Column
@@ -34,6 +35,8 @@ class ListPane(Pane):
     """The field it is sorted by at first, largest first."""
     FILTER_FIELDS: ClassVar[Mapping[str, Kind]]
     """The fields it can be sorted and filtered by, and what they are."""
+    IDENTITY: ClassVar[tuple[str, ...]] = ("address",)
+    """The fields that tell rows apart."""
 
     def __init__(self, controls: Controls | None) -> None:
         super().__init__(controls)
@@ -43,6 +46,7 @@ class ListPane(Pane):
         self.sort = (self.SORT, True)
         self.filter: Filter | None = None
         self._filter_text = ""
+        self._held: HeldOrder | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the filter line, the table and the line about the selected row."""
@@ -73,6 +77,8 @@ class ListPane(Pane):
         rows = None if self.filter is None else np.flatnonzero(self.filter.mask(fields))
         key, descending = self.sort
         ordered = order(fields, key, descending=descending, rows=rows)
+        if self._held is not None:
+            ordered = self._held.apply(fields, ordered)
         empty = self.empty_text()
         if self.filter is not None:
             empty = f"No row matches {self._filter_text} (Esc shows all rows)"
@@ -86,6 +92,7 @@ class ListPane(Pane):
             "clear-filter": lambda: self._set_filter(""),
             "sort": self._sort_next,
             "invert": self._invert,
+            "hold-order": self._hold_order,
         }
 
     def can(self, action_id: str) -> bool:
@@ -103,6 +110,11 @@ class ListPane(Pane):
     def filter_text(self) -> str:
         """The filter in force; empty where all rows are shown."""
         return self._filter_text
+
+    @property
+    def holds_order(self) -> bool:
+        """Whether the rows stay in the order that they had."""
+        return self._held is not None
 
     @property
     def active_table(self) -> Table:
@@ -151,12 +163,23 @@ class ListPane(Pane):
     def _sort_by(self, key: str) -> None:
         """Sort by `key`, numbers from the largest and words from the first letter on."""
         descending = self.FILTER_FIELDS[key] == "number"
+        self._held = None
         self.sort = (key, descending)
         self._redraw()
 
     def _invert(self) -> None:
         key, descending = self.sort
+        self._held = None
         self.sort = (key, not descending)
+        self._redraw()
+
+    def _hold_order(self) -> None:
+        """Hold the order of the moment, or let go of it."""
+        if self._held is not None:
+            self._held = None
+        elif self.picture is not None:
+            fields = self.fields(self.picture.snapshot)
+            self._held = HeldOrder(fields, self.IDENTITY, self.table.order)
         self._redraw()
 
     def _mistake(self, expression: str) -> tuple[str, int] | None:

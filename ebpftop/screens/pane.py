@@ -86,5 +86,10 @@ class Pane(Vertical):
         """The filter in force; empty where all rows are shown."""
         return ""
 
+    @property
+    def holds_order(self) -> bool:
+        """Whether its rows stay in the order that they had."""
+        return False
+
     def enter(self) -> None:
         """Take the focus: the pane was chosen."""
