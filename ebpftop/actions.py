@@ -138,6 +138,13 @@ ACTIONS: tuple[Action, ...] = (
         panes=_LISTS,
     ),
     Action(
+        "unit", ("B",), "unit", "Rates and graphs in packets, bits or bytes", in_footer=False,
+    ),
+    Action(
+        "copy", ("y",), "copy", "Copy the selected address to the terminal's clipboard",
+        panes=_LISTS, in_footer=False,
+    ),
+    Action(
         "names", ("N",), "names", "Names by reverse DNS, asked of your resolver; or none",
         in_footer=False,
     ),

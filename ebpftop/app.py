@@ -29,7 +29,7 @@ from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.cost import OwnCost
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.help import HelpScreen
-from ebpftop.screens.history import History
+from ebpftop.screens.history import UNITS, History
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Picture
@@ -112,6 +112,7 @@ class DashboardApp(App[None]):
         self.theme = THEMES[self.settings.theme]
         self._plain = [PlainFilter()] if self.settings.ascii else []
         self._own_cost, self._cost = OwnCost(), ""
+        self._unit = UNITS[0]
         self._looked_at, self._drawn_s = True, 0.0
         self.names: Names | None = None
         """Where names of addresses are looked up; None until somebody wants them."""
@@ -195,6 +196,7 @@ class DashboardApp(App[None]):
             "pause": self._toggle_pause,
             "limits": self._open_limits,
             "names": self._toggle_names,
+            "unit": self._change_unit,
             "interval": lambda: self._change_interval(1),
             "interval-back": lambda: self._change_interval(-1),
             "redraw": partial(self.refresh, layout=True),
@@ -297,7 +299,12 @@ class DashboardApp(App[None]):
         history = before.history if before else History()
         classes = before.classes if before else ClassHistory()
         return Picture(
-            snapshot, history.extended(snapshot), tuple(events), missed, classes.extended(snapshot)
+            snapshot,
+            history.extended(snapshot),
+            tuple(events),
+            missed,
+            classes.extended(snapshot),
+            self._unit,
         )
 
     def _show_latest(self) -> None:
@@ -357,6 +364,14 @@ class DashboardApp(App[None]):
         at = min(range(len(INTERVALS_S)), key=lambda i: abs(INTERVALS_S[i] - now_s))
         self.sampler.interval_s = INTERVALS_S[(at + steps) % len(INTERVALS_S)]
         self.sampler.sample_now()
+
+    def _change_unit(self) -> None:
+        """Show rates in the next unit."""
+        self._unit = UNITS[(UNITS.index(self._unit) + 1) % len(UNITS)]
+        self.picture = self.picture and replace(self.picture, unit=self._unit)
+        self.shown = self.shown and replace(self.shown, unit=self._unit)
+        if self.shown is not None:
+            self.main.pane.show(self.shown)
 
     def _toggle_names(self) -> None:
         """Show names beside addresses, or none; what was looked up is kept."""

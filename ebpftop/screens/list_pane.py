@@ -93,6 +93,7 @@ class ListPane(Pane):
             "sort": self._sort_next,
             "invert": self._invert,
             "hold-order": self._hold_order,
+            "copy": self._copy,
         }
 
     def can(self, action_id: str) -> bool:
@@ -157,8 +158,9 @@ class ListPane(Pane):
         self.detail.show([Cell(f"▸ {target}", "strong"), *self.about(target), Cell(where, "muted")])
 
     def _sort_next(self) -> None:
-        keys = [column.key for column in self.COLUMNS if column.key in self.FILTER_FIELDS]
-        self._sort_by(keys[(keys.index(self.sort[0]) + 1) % len(keys)])
+        keys = [key for key in self.table.keys_shown if key in self.FILTER_FIELDS]
+        at = keys.index(self.sort[0]) if self.sort[0] in keys else -1
+        self._sort_by(keys[(at + 1) % len(keys)])
 
     def _sort_by(self, key: str) -> None:
         """Sort by `key`, numbers from the largest and words from the first letter on."""
@@ -172,6 +174,12 @@ class ListPane(Pane):
         self._held = None
         self.sort = (key, not descending)
         self._redraw()
+
+    def _copy(self) -> None:
+        """Hand what is selected to the terminal's clipboard (OSC 52)."""
+        if self.target is not None:
+            self.app.copy_to_clipboard(str(self.target))
+            self.app.notify(f"copied {self.target}", markup=False)
 
     def _hold_order(self) -> None:
         """Hold the order of the moment, or let go of it."""

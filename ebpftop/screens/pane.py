@@ -33,6 +33,8 @@ class Picture:
     """Events since the dashboard opened that were overwritten before they were read."""
     classes: ClassHistory = field(default_factory=ClassHistory)
     """What came of each traffic class in the last minute."""
+    unit: str = "packets"
+    """What graphs are drawn in, a word of `history.UNITS`."""
 
 
 class Pane(Vertical):

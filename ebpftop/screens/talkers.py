@@ -29,6 +29,7 @@ def _fields(sources: Sources, clock: Clock, sent: Sent | None = None) -> Mapping
     return {
         **sources.columns(clock),
         "dropped_pps": dropped_pps,
+        "byte_rate": model.Column("number", sources.bps / 8),
         "sent_bps": model.Column("number", sent_bps),
     }
 
@@ -58,6 +59,7 @@ class SourceRows:
             state,
             Cell(rate(sources.pps[row]), "strong"),
             Cell(fmt.bits_rate(sources.bps[row])),
+            Cell(fmt.size(float(sources.bps[row]) / 8)),
             Cell(fmt.count(int(sources.packets[row]))),
             Cell(fmt.size(int(sources.bytes[row]))),
             Cell(fmt.count(int(sources.dropped[row]))),
@@ -90,6 +92,7 @@ class TalkersPane(ListPane):
         Column("state", "state", 9, "left", rank=2),
         Column("pps", "pps", 7, rank=1),
         Column("bps", "bps", 7, rank=3),
+        Column("byte_rate", "B/s", 8, rank=3),
         Column("packets", "packets", 9, rank=8),
         Column("bytes", "bytes", 8, rank=6),
         Column("dropped", "dropped", 9, rank=4),
@@ -103,7 +106,12 @@ class TalkersPane(ListPane):
 
     def show(self, picture: Picture) -> None:
         """Draw the sources; what is sent to them where that is counted."""
-        unknown = {"sent_bps": picture.snapshot.sent is None, "name": self.names is None}
+        unknown = {
+            "sent_bps": picture.snapshot.sent is None,
+            "name": self.names is None,
+            "byte_rate": picture.unit != "bytes",
+            "bps": picture.unit == "bytes",
+        }
         self.table.leave_out(*(key for key, absent in unknown.items() if absent))
         super().show(picture)
 

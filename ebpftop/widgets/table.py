@@ -181,6 +181,11 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             self._left_out = left_out
             self.refresh()
 
+    @property
+    def keys_shown(self) -> list[str]:
+        """The fields of the columns that are not left out, in their order."""
+        return [c.key for i, c in enumerate(self._columns) if i not in self._left_out and c.key]
+
     def select(self, position: int) -> None:
         """Put the selection on the row at `position`, or on the nearest there is."""
         if self._rows is None or not len(self._order):

@@ -17,7 +17,7 @@ from ebpftop.config.dashboard import DashboardSettings
 from ebpftop.errors import UsageError
 from ebpftop.model import Event, Inspection, MapInfo, Program, ProgramFacts, Snapshot
 from tests.tui.driving import Dashboard, dashboard
-from tests.tui.fakes import attack, snapshot
+from tests.tui.fakes import attack, rates, snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +225,32 @@ def _drawn_again(running: Dashboard) -> str:
     """Draw what is known by now, as the next snapshot would."""
     running.app.main.pane.show(running.app.shown)  # type: ignore[arg-type]
     return running.text
+
+
+async def test_rates_are_shown_in_packets_bits_or_bytes() -> None:
+    async with dashboard(snapshot(), size=(120, 40)) as running:
+        for sequence in (1, 2):
+            await running.tick(snapshot(sequence, rates=rates(1000.0, 0.0)))
+        peaks = []
+        for _ in range(4):
+            peaks.append(next(line for line in running.lines if "RECEIVED" in line))
+            await running.press("B")
+        packets, bits, octets, again = peaks
+        assert "1.00k pps" in packets
+        assert "bit/s" in bits
+        assert "B/s" in octets
+        assert again == packets
+        await running.press("2", "B")
+        heading = next(line for line in running.lines if "address" in line)
+        assert "B/s" in heading
+        assert "bps" not in heading
+
+
+async def test_the_selected_address_is_copied() -> None:
+    async with dashboard(attack()) as running:
+        await running.press("2", "y")
+        assert running.app.clipboard == str(running.selected)
+        assert f"copied {running.selected}" in running.text
 
 
 async def test_what_is_drawn_at_200x60_uses_the_room() -> None:
