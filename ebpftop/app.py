@@ -25,11 +25,10 @@ from ebpftop.format import printable
 from ebpftop.model import Event, Snapshot
 from ebpftop.screens import chrome
 from ebpftop.screens.alerts import kinds
-from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.cost import OwnCost
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.help import HelpScreen
-from ebpftop.screens.history import UNITS, History
+from ebpftop.screens.history import UNITS
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Picture
@@ -38,7 +37,6 @@ from ebpftop.sources.names import Names
 from ebpftop.widgets.cells import Cell
 from ebpftop.widgets.plain import PlainFilter
 
-_KEPT_EVENTS = 200
 _NOTICE_S = 12.0
 _MAX_WORDS = 1000
 _UNSEEN_S = 5.0
@@ -289,23 +287,8 @@ class DashboardApp(App[None]):
 
     def _continued(self, snapshot: Snapshot) -> Picture:
         """Return the picture that `snapshot` makes of the one before it."""
-        before = self.picture
-        events = deque(before.events if before else (), _KEPT_EVENTS)
-        missed = before.missed_events if before else 0
-        while self._arrived:
-            happened, overwritten = self._arrived.popleft()
-            events.extendleft(happened)
-            missed += overwritten
-        history = before.history if before else History()
-        classes = before.classes if before else ClassHistory()
-        return Picture(
-            snapshot,
-            history.extended(snapshot),
-            tuple(events),
-            missed,
-            classes.extended(snapshot),
-            self._unit,
-        )
+        arrived = [self._arrived.popleft() for _ in range(len(self._arrived))]
+        return (self.picture or Picture(snapshot, unit=self._unit)).followed_by(snapshot, arrived)
 
     def _show_latest(self) -> None:
         if self.picture is not None:

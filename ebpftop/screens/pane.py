@@ -5,36 +5,17 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import ClassVar
 
 from textual.containers import Vertical
 from textual.message import Message
 
 from ebpftop.control import Controls
-from ebpftop.model import Event, Snapshot
-from ebpftop.screens.class_history import ClassHistory
-from ebpftop.screens.history import History
+from ebpftop.screens.picture import Picture
 from ebpftop.sources.names import Names
 from ebpftop.widgets.cells import Cell
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """All that a pane draws from: the latest snapshot and what came before it."""
-
-    snapshot: Snapshot
-    """The state of the instance."""
-    history: History
-    """Rates of the last minutes."""
-    events: Sequence[Event]
-    """What happened lately, latest first."""
-    missed_events: int
-    """Events since the dashboard opened that were overwritten before they were read."""
-    classes: ClassHistory = field(default_factory=ClassHistory)
-    """What came of each traffic class in the last minute."""
-    unit: str = "packets"
-    """What graphs are drawn in, a word of `history.UNITS`."""
+__all__ = ["Pane", "Picture"]
 
 
 class Pane(Vertical):
