@@ -119,6 +119,10 @@ ACTIONS: tuple[Action, ...] = (
         "assign", ("c",), "class", "Put an address into a class, or take it out",
         writes=True, panes=(TALKERS, SHAPER),
     ),
+    Action(
+        "look-at", ("enter",), "details", "All that is known of the selected source",
+        panes=(TALKERS,),
+    ),
     Action("filter", ("/",), "filter", "Show only the rows that match an expression", panes=_LISTS),
     Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_LISTS),
     Action("sort", ("s",), "sort", "Sort by the next column", panes=_LISTS),

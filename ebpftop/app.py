@@ -32,6 +32,7 @@ from ebpftop.screens.history import UNITS
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.source_screen import SourceScreen
 from ebpftop.sources import Sampler, Source
 from ebpftop.sources.names import Names
 from ebpftop.widgets.cells import Cell
@@ -216,6 +217,8 @@ class DashboardApp(App[None]):
             for screen in self.screen_stack:
                 if isinstance(screen, Dialog):
                     screen.show(message.snapshot)
+                elif isinstance(screen, SourceScreen):
+                    screen.show(self.picture)
             if not self.paused:
                 self._show_latest()
 
@@ -298,7 +301,8 @@ class DashboardApp(App[None]):
 
     def _show_chrome(self) -> None:
         """Draw the header, the tabs and the footer as they must be now."""
-        self._ask_for(self.main.pane.wants)
+        over = [screen.WANTS for screen in self.screen_stack if isinstance(screen, SourceScreen)]
+        self._ask_for(self.main.pane.wants.union(*over))
         paused_at = []
         if self.paused and self.shown is not None:
             at = chrome.wall_time(self.shown.snapshot).text

@@ -82,6 +82,8 @@ class SourceHistory:
         if interval_s is None or interval_s < _SHORTEST_S:
             return self
         now_s = snapshot.clock.monotonic_ns / 1e9
+        if self.ticks and now_s <= self.ticks[-1].at_s:
+            return self
         kept = [tick for tick in self.ticks if tick.at_s > now_s - KEPT_S]
         return SourceHistory((*kept, _tick(snapshot, now_s, interval_s)))
 

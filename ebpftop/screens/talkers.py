@@ -16,11 +16,12 @@ from ebpftop.screens.figures import age, number_of, rate, share_cell, source_sum
 from ebpftop.screens.list_pane import ListPane, field_kinds
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.shaper_dialogs import AssignDialog
+from ebpftop.screens.source_screen import SourceScreen
 from ebpftop.screens.targets import covering
 from ebpftop.sources.names import Names
 from ebpftop.widgets.cells import Cell, Column, state_cell
 
-_ON_TARGET = frozenset(("block", "unblock", "allow", "disallow", "assign"))
+_ON_TARGET = frozenset(("block", "unblock", "allow", "disallow", "assign", "look-at"))
 
 
 def _fields(sources: Sources, clock: Clock, sent: Sent | None = None) -> Mapping[str, model.Column]:
@@ -161,7 +162,17 @@ class TalkersPane(ListPane):
             "allow": lambda: self._open(allow_dialog),
             "disallow": lambda: self._open(disallow_dialog),
             "assign": lambda: self._open(AssignDialog),
+            "look-at": self._look_at,
         }
+
+    def _look_at(self) -> None:
+        """Show all that is known of the selected source."""
+        if self.picture is not None and self.target is not None:
+            self.app.push_screen(SourceScreen(self.target, self.picture), self._looked)
+
+    def _looked(self, _: None) -> None:
+        """Let the app ask for no more than this pane needs again."""
+        self.post_message(self.Changed())
 
     def can(self, action_id: str) -> bool:
         """Whether one of its acts makes sense for the selected source."""
