@@ -128,6 +128,7 @@ class Shaper:
         *prefixes: str,
         shaping: Shaping = Shaping.POLICE,
         direction: str = "egress",
+        mark: int | None = None,
         **fields: int,
     ) -> int:
         """Make a class with a full bucket and put prefixes into it; returns its slot."""
@@ -135,9 +136,9 @@ class Shaper:
         self._next_slot += 1
         record = np.zeros(1, layout.TRAFFIC_CLASS)
         record["shaping"], record["direction"] = shaping, DIRECTIONS.index(direction)
-        record["byte_cost"] = layout.byte_cost(rate_bps)
-        record["burst"] = layout.line_time(burst_bytes, rate_bps)
-        record["mark"] = layout.WORD
+        record["shapes"]["byte_cost"] = layout.byte_cost(rate_bps)
+        record["shapes"]["burst"] = layout.line_time(burst_bytes, rate_bps)
+        record["shapes"]["mark"] = layout.WORD if mark is None else mark
         for name, value in fields.items():
             record[name] = value
         self.maps["traffic_classes"].put(slot, record)
@@ -147,9 +148,9 @@ class Shaper:
         return slot
 
     def set_time(self, slot: int, time: int) -> None:
-        """Set the bucket itself."""
+        """Set the line time up to which a bucket is paid."""
         bucket = np.zeros(1, layout.BUCKET)
-        bucket["time"] = time & layout.WORD
+        bucket["time"] = layout.bucket_at(time)
         self.maps["buckets"].put(slot, bucket)
 
     def owed(self, slot: int) -> int:

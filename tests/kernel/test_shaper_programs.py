@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ebpftop.bpf import shaper_layout as layout
 from ebpftop.bpf.shaper_layout import ShaperFlag, Shaping
 from ebpftop.kernel import libbpf
 from ebpftop.model import Prefix
@@ -57,7 +58,7 @@ def until_dropped(shaper: Shaper, packet: bytes, **context: Any) -> list[Outcome
 
 
 def test_the_programs_stay_within_the_verifiers_reach(shaper: Shaper) -> None:
-    for program, name in zip(shaper.programs, ("shape_ingress", "shape_egress"), strict=True):
+    for program, name in zip(shaper.programs, layout.PROGRAMS, strict=True):
         info = libbpf.program_info(program)
         assert info.name == name
         assert 0 < info.verified_insns < 250_000
@@ -283,8 +284,8 @@ def family(shaper: Shaper, shaping: Shaping) -> tuple[int, int]:
         The slots of the ceiling and of the first class.
     """
     above = shaper.add(RATE_BPS, BURST_BYTES, shaping=shaping)
-    reserve = (BURST_BYTES // 2) * 1000 << 8
-    fields: dict[str, Any] = {"parent": above + 1, "reserve": reserve, "shaping": shaping}
+    half = layout.RESERVE_SHARES // 2
+    fields: dict[str, Any] = {"parent": above + 1, "reserve": half, "shaping": shaping}
     one = shaper.add(RATE_BPS // 2, BURST_BYTES // 2, "198.51.100.0/24", **fields)
     shaper.add(RATE_BPS // 2, BURST_BYTES // 2, "2001:db8::/32", **fields)
     return above, one
