@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from ebpftop.control.class_shapes import bucket_shape, default_burst
 from ebpftop.errors import KernelRefusedError, NotFoundError, UsageError
 from ebpftop.format import printable
 from ebpftop.kernel import libbpf
-from ebpftop.kernel.instance import Instance
+from ebpftop.kernel.maps import Map
 from ebpftop.kernel.netlink.traffic_control import OUR_MAJOR, HtbCounters
 from ebpftop.model import DIRECTIONS, SHAPINGS, ClassKey, Prefix, TrafficClass
 
@@ -33,12 +33,13 @@ class ClassTable:
     Use it under the writer's lock, and anew for each act.
 
     Args:
-        instance: Open for writing.
+        maps: Of the instance, open for writing.
+        control: File descriptor of its `shape_control`.
     """
 
-    def __init__(self, instance: Instance) -> None:
-        self._maps = maps = instance.maps
-        self._control = instance.programs[layout.CONTROL]
+    def __init__(self, maps: Mapping[str, Map], control: int) -> None:
+        self._maps = maps
+        self._control = control
         self.overwritten: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
         """Counters and bucket of each slot that a new class has been given."""
         self.records = maps["traffic_classes"].read()[1].copy()

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from ebpftop.bpf.shaper_layout import CONTROL
 from ebpftop.control.class_queues import ClassQueues
 from ebpftop.control.class_table import ClassTable
 from ebpftop.kernel.instance import Instance
@@ -23,12 +22,15 @@ class Standing:
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        table = ClassTable(instance)
+        table = self._table()
         self._records = table.records.copy()
         self._shapes = {slot: table.shape_in_force(slot) for slot in table.slots()}
         self._members = {(prefix, way): slot for prefix, way, slot in table.members()}
         self._config = table.config.copy()
         self._roots = ClassQueues(instance).roots()
+
+    def _table(self) -> ClassTable:
+        return ClassTable(self._instance.maps, self._instance.programs[CONTROL])
 
     def put_back(self, changed: ClassTable, queues: ClassQueues) -> None:
         """Have everything as it was.
@@ -37,12 +39,13 @@ class Standing:
             changed: What the act changed the classes with.
             queues: What it changed their queues with.
         """
-        table = ClassTable(self._instance)
+        table = self._table()
         table.config["count_sent"] = self._config["count_sent"]
         for slot, (counters, bucket) in changed.overwritten.items():
             table.put_back_account(slot, counters, bucket)
-        for slot in np.flatnonzero(table.records != self._records).tolist():
-            self._put_back_class(table, slot, is_other=slot in changed.overwritten)
+        for slot, record in enumerate(self._records):
+            if record.tobytes() != table.records[slot].tobytes():
+                self._put_back_class(table, slot, is_other=slot in changed.overwritten)
         for slot in queues.put_back(self._roots, table):
             table.begin_queue(slot, queues.deleted.get(slot))
         held = {(prefix, way): slot for prefix, way, slot in table.members()}

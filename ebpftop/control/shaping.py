@@ -53,14 +53,14 @@ class ShapingControl(InstanceWriter):
         """Hold the writer's lock over one act; where it fails, all is as it was before."""
         with self._locked():
             before = Standing(self._instance)
-            table, queues = ClassTable(self._instance), ClassQueues(self._instance)
+            table, queues = self._table(), ClassQueues(self._instance)
             try:
                 yield table, ClassActions(table, queues)
                 self._settle(table, queues)
             except BaseException:
                 with suppress(EbpftopError, OSError):
                     before.put_back(table, queues)
-                    self._settle(ClassTable(self._instance), ClassQueues(self._instance))
+                    self._settle(self._table(), ClassQueues(self._instance))
                 raise
 
     # Classes
@@ -174,6 +174,9 @@ class ShapingControl(InstanceWriter):
             table.commit()
 
     # What the classes need
+
+    def _table(self) -> ClassTable:
+        return ClassTable(self._maps, self._instance.programs[layout.CONTROL])
 
     def _settle(self, table: ClassTable, queues: ClassQueues) -> None:
         """Have the flags, programs and queues that the classes need, and no others."""

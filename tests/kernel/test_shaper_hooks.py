@@ -111,19 +111,6 @@ def test_programs_and_queues_come_with_the_first_class_and_go_with_the_last(
     assert tcx_programs() == []
 
 
-@pytest.mark.kernel("htb")
-def test_the_kernels_own_root_is_back_when_the_tree_goes(stage: Stage, client: Host) -> None:
-    before = qdiscs()
-
-    make(stage, "out", "8mbit", client)
-    assert listed("out")["action"] == "htb"
-    assert "qdisc htb eb0f:" in qdiscs()
-    send(stage, client, 5)
-
-    assert ebpftop("class", "del", "eth0", "out").status == 0
-    assert qdiscs() == before
-
-
 def test_anothers_filters_see_every_packet_and_stay(
     stage: Stage, client: Host, way: str, tmp_path: object
 ) -> None:
@@ -170,41 +157,6 @@ def test_anothers_tcx_program_stays(stage: Stage, client: Host) -> None:
     finally:
         os.close(link)
         os.close(theirs)
-
-
-@pytest.mark.kernel("htb")
-def test_anothers_root_qdisc_is_never_replaced(stage: Stage, client: Host) -> None:
-    tc("qdisc", "add", "dev", "eth0", "root", "handle", "7:", "tbf", "rate", "1gbit",
-       "burst", "1mb", "latency", "10ms")  # fmt: skip
-    try:
-        before = qdiscs()
-        make(stage, "out", "8mbit", client)
-        assert listed("out")["action"] == "police"
-        for action in ("htb", "pace"):
-            done = ebpftop("class", "set", "eth0", "out", "--action", action)
-            assert done.status == 1
-            assert "another's root qdisc, tbf 7:" in done.err
-        assert listed("out")["action"] == "police"
-        assert "classes can only be policed" in ebpftop("doctor", "eth0").out
-        clear(stage)
-        assert qdiscs() == before
-    finally:
-        tc("qdisc", "del", "dev", "eth0", "root")
-    assert "classes can have queues" in ebpftop("doctor", "eth0").out
-
-
-def test_an_action_that_cannot_work_here_says_what_is_missing(stage: Stage, client: Host) -> None:
-    make(stage, "out", "8mbit", client, action="police")
-    before = listed("out")
-
-    done = ebpftop("class", "set", "eth0", "out", "--action", "pace")
-    if done.status == 0:
-        assert listed("out")["action"] == "pace"
-        assert "fq" in qdiscs()
-    else:
-        assert done.status == 1
-        assert "has no fq, and this kernel does not know it: modprobe sch_fq" in done.err
-        assert listed("out")["action"] == before["action"]
 
 
 def test_what_is_wrong_changes_nothing(stage: Stage, client: Host) -> None:
