@@ -144,7 +144,11 @@ class ShapingControl(InstanceWriter):
         """
         _check_all(requests)
         with self._writing() as (table, actions):
-            wanted = {request.wanted.key: request for request in requests}
+            wanted = {request.wanted.key: request.wanted for request in requests}
+            for held in map(table.wanted, table.slots()):
+                # Nothing may be below a class that goes.
+                if held.parent and held.key in wanted and wanted[held.key].parent != held.parent:
+                    actions.put(replace(held, parent=""))
             for slot in sorted(table.slots(), key=lambda s: not table.wanted(s).parent):
                 if table.key(slot) not in wanted:
                     actions.remove(slot)
