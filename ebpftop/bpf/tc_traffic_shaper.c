@@ -121,33 +121,47 @@ static __always_inline int shape(struct __sk_buff *skb, struct packet *packet,
 	return NEXT;
 }
 
-static __always_inline __u64 count_sent(struct packet *packet, struct shaper_config *conf,
-					__u64 packets, __u64 bytes)
+/* Slot plus 1 of the class of an address that is sent to, 0 for none; `row` is its own. */
+static __always_inline __u64 sent_class(struct packet *packet, struct shaper_config *conf,
+					struct sent **row)
 {
-	struct sent *row = sent_to.lookup(&packet->address), fresh = {};
-	__u64 generation = conf->generation << 32, policy;
+	__u64 generation = conf->generation << 32, policy = generation;
+	struct sent *known = sent_to.lookup(&packet->address);
 
-	policy = row ? *(volatile __u64 *)&row->policy : 0;
-	if (!row || (policy ^ generation) >> 32) {
+	*row = known;
+	if (known) {
+		policy = *(volatile __u64 *)&known->policy;
+		if (!((policy ^ generation) >> 32))
+			return (__u32)policy;
 		policy = generation;
-		if (conf->flags & SHAPER_EGRESS)
-			policy |= search(packet, EGRESS);
-		if (row)
-			*(volatile __u64 *)&row->policy = policy;
 	}
-	if (row && conf->flags & SHAPER_COUNT_SENT) {
+	if (conf->flags & SHAPER_EGRESS)
+		policy |= search(packet, EGRESS);
+	if (known)
+		*(volatile __u64 *)&known->policy = policy;
+	return (__u32)policy;
+}
+
+/* What was dropped was not sent; what is neither counted nor classified needs no row. */
+static __always_inline void count_sent(struct packet *packet, struct shaper_config *conf,
+				       struct sent *row, __u64 number, __u64 packets,
+				       __u64 bytes, int passes)
+{
+	struct sent fresh = {};
+
+	passes = passes && conf->flags & SHAPER_COUNT_SENT;
+	if (row && passes) {
 		__sync_fetch_and_add(&row->packets, packets);
 		__sync_fetch_and_add(&row->bytes, bytes);
-	} else if (!row && (conf->flags & SHAPER_COUNT_SENT || (__u32)policy)) {
-		fresh.policy = policy;
-		if (conf->flags & SHAPER_COUNT_SENT) {
+	} else if (!row && (passes || number)) {
+		fresh.policy = conf->generation << 32 | number;
+		if (passes) {
 			fresh.packets = packets;
 			fresh.bytes = bytes;
 		}
 		fresh.first_ns = clock_ns();
 		sent_to.update(&packet->address, &fresh);
 	}
-	return (__u32)policy;
 }
 
 /* What matches no class is not remembered: a flood of forged sources must not wipe the rest. */
@@ -176,7 +190,9 @@ static __always_inline int run(struct __sk_buff *skb, __u32 direction)
 	__u64 bytes, packets, number = 0;
 	struct packet packet = {};
 	struct shaper_config *conf;
+	struct sent *row = 0;
 	struct shaper_stats *cpu;
+	int verdict = NEXT;
 	__u32 zero = 0;
 
 	conf = shaper_config.lookup(&zero);
@@ -191,14 +207,14 @@ static __always_inline int run(struct __sk_buff *skb, __u32 direction)
 		return NEXT;
 	}
 	if (packet.kind == PACKET_IP)
-		number = direction == EGRESS ? count_sent(&packet, conf, packets, bytes) :
+		number = direction == EGRESS ? sent_class(&packet, conf, &row) :
 					       cached_class(&packet, conf);
-	if (!number) {
-		count(&cpu->unclassified[direction], packets, bytes);
-		return NEXT;
-	}
-	count(&cpu->classified[direction], packets, bytes);
-	return shape(skb, &packet, conf, number, packets, bytes, direction);
+	if (number)
+		verdict = shape(skb, &packet, conf, number, packets, bytes, direction);
+	if (direction == EGRESS && packet.kind == PACKET_IP)
+		count_sent(&packet, conf, row, number, packets, bytes, verdict == NEXT);
+	count(number ? &cpu->classified[direction] : &cpu->unclassified[direction], packets, bytes);
+	return verdict;
 }
 
 int shape_ingress(struct __sk_buff *skb)

@@ -225,6 +225,8 @@ def _measured_shaper(instance: Instance, control: ShapingControl) -> list[dict[s
              using("police", "on", all_of_it)),
         Path("egress, a burst of microseconds", egress, packet, NEXT,
              using("police", "off", all_of_it, burst_bytes=1 << 20)),
+        Path("egress, a burst of microseconds, counted", egress, packet, NEXT,
+             using("police", "on", all_of_it, burst_bytes=1 << 20)),
         Path("egress, sorted for HTB", egress, packet, NEXT, using("htb", "off", all_of_it)),
         Path("ingress, token bucket", ingress, packet, NEXT, using("police", "off", all_of_it)),
     ]  # fmt: skip

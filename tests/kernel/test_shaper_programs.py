@@ -343,22 +343,33 @@ def test_paced_classes_share_a_ceiling_too(shaper: Shaper) -> None:
 # What is sent
 
 
-def test_what_is_sent_to_each_address_is_counted_behind_a_switch(shaper: Shaper) -> None:
-    def sent(text: str) -> tuple[int, int] | None:
-        prefix = Prefix.parse(text)
-        found = shaper.maps["sent_to"].get((prefix.high, prefix.low))
-        return None if found is None else (int(found["packets"][0]), int(found["bytes"][0]))
+def sent(shaper: Shaper, text: str) -> tuple[int, int] | None:
+    """Return the packets and bytes that were sent to an address, None where it has no row."""
+    prefix = Prefix.parse(text)
+    found = shaper.maps["sent_to"].get((prefix.high, prefix.low))
+    return None if found is None else (int(found["packets"][0]), int(found["bytes"][0]))
 
+
+def test_what_is_sent_to_each_address_is_counted_behind_a_switch(shaper: Shaper) -> None:
     shaper.configure(flags=0)
     assert shaper.passes(V4)
-    assert sent(TO_V4) is None
+    assert sent(shaper, TO_V4) is None
 
     shaper.configure(flags=ShaperFlag.COUNT_SENT)
     for _ in range(3):
         assert shaper.passes(V4)
         assert shaper.passes(V6)
-    assert sent(TO_V4) == (3, 3 * len(V4))
-    assert sent(TO_V6) == (3, 3 * len(V6))
+    assert sent(shaper, TO_V4) == (3, 3 * len(V4))
+    assert sent(shaper, TO_V6) == (3, 3 * len(V6))
+
+
+def test_what_is_dropped_is_not_counted_as_sent(shaper: Shaper) -> None:
+    shaper.add(RATE_BPS, BURST_BYTES, TO_V4)
+    shaper.configure(flags=ShaperFlag.EGRESS | ShaperFlag.COUNT_SENT)
+
+    passed = until_dropped(shaper, V4, wire_len=1000)
+
+    assert sent(shaper, TO_V4) == (len(passed), len(passed) * 1000)
 
 
 def test_strangers_are_not_remembered_on_ingress(shaper: Shaper) -> None:
