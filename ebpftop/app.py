@@ -22,6 +22,7 @@ from ebpftop.errors import EbpftopError
 from ebpftop.format import printable
 from ebpftop.model import Event, Snapshot
 from ebpftop.screens import chrome
+from ebpftop.screens.address_history import AddressHistory
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.help import HelpScreen
@@ -243,9 +244,11 @@ class DashboardApp(App[None]):
             missed += overwritten
         history = before.history if before else History()
         classes = before.classes if before else ClassHistory()
+        addresses = before.addresses if before else AddressHistory()
         return Picture(
-            snapshot, history.extended(snapshot), tuple(events), missed, classes.extended(snapshot)
-        )
+            snapshot, history.extended(snapshot), tuple(events), missed,
+            classes.extended(snapshot), addresses.extended(snapshot),
+        )  # fmt: skip
 
     def _show_latest(self) -> None:
         if self.picture is not None:

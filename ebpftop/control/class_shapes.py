@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ebpftop.bpf import shaper_layout as layout
-from ebpftop.bpf.shaper_layout import Shaping
 from ebpftop.kernel import clock
 
 MARK_SHARE = 2
@@ -19,19 +17,6 @@ MOST_COARSE_TICKS = 2
 """What the coarse clock lags at the most, in its ticks."""
 LEAST_BURST_LAGS = 4
 """A burst of fewer such lags is left to the exact clock."""
-_BURSTS: Mapping[Shaping, tuple[int, float]] = {
-    Shaping.POLICE: (128 << 10, 0.1),
-    Shaping.HTB: (16 << 10, 0.001),
-    Shaping.PACE: (16 << 10, 0.001),
-}
-"""The burst of a class that asks for none: at least so many bytes, or so many seconds of its
-rate. A class without a queue has to let pass at once what TCP sends at once."""
-
-
-def default_burst(rate_bps: int, action: Shaping) -> int:
-    """Return the bytes that suit a rate."""
-    least, seconds = _BURSTS[action]
-    return max(least, round(rate_bps / 8 * seconds))
 
 
 def bucket_shape(rate_bps: int, burst_bytes: int, *, may_be_coarse: bool) -> NDArray[Any]:

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from ebpftop.bpf import shaper_layout as layout
 from ebpftop.bpf.layout import U64
 from ebpftop.bpf.shaper_layout import Shaping
-from ebpftop.control.class_shapes import bucket_shape, default_burst
+from ebpftop.control.class_shapes import bucket_shape
 from ebpftop.errors import KernelRefusedError, NotFoundError, UsageError
 from ebpftop.format import printable
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.maps import Map
 from ebpftop.kernel.netlink.traffic_control import OUR_MAJOR, HtbCounters
-from ebpftop.model import DIRECTIONS, SHAPINGS, ClassKey, Prefix, TrafficClass
+from ebpftop.model import DIRECTIONS, SHAPINGS, ClassKey, Prefix, TrafficClass, default_burst
 
 _LEAST_RESERVE = 8
 """Of the `RESERVE_SHARES` of its parent's burst a class leaves these, and one a priority."""
@@ -195,7 +195,7 @@ class ClassTable:
         """Return what a slot would hold for a class; both shapes are that of its rate."""
         before = self.records[slot]
         record = np.zeros((), layout.TRAFFIC_CLASS)
-        burst_bytes = wanted.burst_bytes or default_burst(wanted.rate_bps, action)
+        burst_bytes = wanted.burst_bytes or default_burst(wanted.rate_bps, action.name.lower())
         record["shaping"], record["wanted"] = action, SHAPINGS.index(wanted.action)
         record["direction"] = DIRECTIONS.index(wanted.key.direction)
         record["shapes"] = bucket_shape(

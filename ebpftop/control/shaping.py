@@ -18,13 +18,12 @@ from ebpftop.bpf.shaper_layout import ShaperFlag
 from ebpftop.control.class_actions import ClassActions
 from ebpftop.control.class_queues import QUEUES, ClassQueues
 from ebpftop.control.class_rules import check_class, check_family, check_together
-from ebpftop.control.class_shapes import default_burst
 from ebpftop.control.class_table import ClassTable
 from ebpftop.control.class_undo import Standing
 from ebpftop.control.writing import InstanceWriter
 from ebpftop.errors import EbpftopError, NotFoundError, UsageError
 from ebpftop.format import printable
-from ebpftop.model import DIRECTIONS, ClassKey, Prefix, TrafficClass
+from ebpftop.model import DIRECTIONS, ClassKey, Prefix, TrafficClass, default_burst
 
 HORIZON_NS = 2_000_000_000
 """What would have to wait longer than this is dropped by `pace`."""
@@ -65,8 +64,15 @@ class ShapingControl(InstanceWriter):
 
     # Classes
 
-    def set_class(self, key: ClassKey, changes: Mapping[str, Any]) -> None:
+    def set_class(
+        self, key: ClassKey, changes: Mapping[str, Any], members: Sequence[Prefix] = ()
+    ) -> None:
         """Make a class, or change some of it by the names of `TrafficClass` and keep the rest.
+
+        Args:
+            key: Which one.
+            changes: What of it.
+            members: Who is put into it besides.
 
         Raises:
             UsageError: A value is out of range, or a new class has no rate.
@@ -79,13 +85,17 @@ class ShapingControl(InstanceWriter):
                 raise UsageError(f"{printable(str(key))} is a new class", "say --rate, as 50mbit")
             base = TrafficClass(key, 0) if slot is None else table.wanted(slot)
             if slot is not None and base.burst_bytes == default_burst(
-                base.rate_bps, table.action(slot)
+                base.rate_bps, table.action(slot).name.lower()
             ):
                 base = replace(base, burst_bytes=0)  # nobody chose it
             wanted = replace(base, **changes)
             check_class(wanted)
             check_family(table, wanted)
             actions.put(wanted)
+            for prefix in members:
+                table.assign(prefix, table.require(key))
+            if members:
+                table.commit()
 
     def delete_class(self, key: ClassKey) -> None:
         """Take a class away; its addresses are in none then.

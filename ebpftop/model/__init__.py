@@ -25,7 +25,14 @@ from ebpftop.model.balancing import (
 )
 from ebpftop.model.columns import F64, U64, Clock, Column
 from ebpftop.model.protection import Allowed, Blocks, Limits, Sent, Sources, SourceState
-from ebpftop.model.shaping import DIRECTIONS, SHAPINGS, Classes, ClassKey, TrafficClass
+from ebpftop.model.shaping import (
+    DIRECTIONS,
+    SHAPINGS,
+    Classes,
+    ClassKey,
+    TrafficClass,
+    default_burst,
+)
 from ebpftop.model.snapshot import (
     VERDICTS,
     Count,
@@ -77,4 +84,5 @@ __all__ = [
     "TrafficClass",
     "Vip",
     "Vips",
+    "default_burst",
 ]

@@ -13,6 +13,7 @@ from textual.message import Message
 
 from ebpftop.control import Controls
 from ebpftop.model import Event, Snapshot
+from ebpftop.screens.address_history import AddressHistory
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.history import History
 from ebpftop.widgets.cells import Cell
@@ -32,6 +33,8 @@ class Picture:
     """Events since the dashboard opened that were overwritten before they were read."""
     classes: ClassHistory = field(default_factory=ClassHistory)
     """What came of each traffic class in the last minute."""
+    addresses: AddressHistory = field(default_factory=AddressHistory)
+    """What the busiest addresses sent and were sent in the last minute."""
 
 
 class Pane(Vertical):

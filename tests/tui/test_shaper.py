@@ -10,11 +10,12 @@ import pytest
 from textual.widgets import Input
 
 from ebpftop.errors import KernelRefusedError
-from ebpftop.format import parse_size
+from ebpftop.format import parse_size, size
 from ebpftop.model import ClassKey, Prefix, Sent, Snapshot
-from ebpftop.screens.class_history import ClassHistory, Samples, what_if
+from ebpftop.screens.class_dialog import size_text
+from ebpftop.screens.class_history import ClassHistory, Samples
+from ebpftop.screens.foresight import verdict, what_if
 from ebpftop.screens.shaper import ShaperPane, empty_in
-from ebpftop.screens.shaper_dialogs import size_text, verdict
 from tests.tui.driving import Dashboard, dashboard
 from tests.tui.fakes import FakeControls, Shaped, Talker, classes, snapshot, sources
 
@@ -46,10 +47,10 @@ async def fill(running: Dashboard, field: str, text: str) -> None:
     await running.pilot.pause()
 
 
-async def minute(running: Dashboard, *entries: Shaped) -> None:
+async def minute(running: Dashboard, *entries: Shaped, tick_s: int = 20) -> None:
     """Let a minute go by in which the classes carry what they carry."""
-    for second in range(1, 62, 2):
-        await running.tick(shaped(second, *entries, interval_s=2.0))
+    for second in range(1, 62 - tick_s + 1, tick_s):
+        await running.tick(shaped(second, *entries, interval_s=float(tick_s)))
 
 
 async def test_each_class_stands_with_its_rate_its_bucket_and_its_drops() -> None:
@@ -80,7 +81,7 @@ async def test_what_matters_is_in_sight_at_every_size(size: tuple[int, int]) -> 
 async def test_the_last_minute_is_drawn_beside_each_class() -> None:
     async with dashboard(shaped(), size=(160, 24)) as running:
         await running.press("5")
-        await minute(running)
+        await minute(running, tick_s=2)
         spark = pane(running).table.lines[1].rstrip()[-15:]
         assert all(0x2800 < ord(character) <= 0x28FF for character in spark)
 
@@ -183,8 +184,128 @@ async def test_the_dialog_shows_what_the_last_minute_would_have_met(
         assert "50.0% dropped" in running.text
         await fill(running, "rate", "20mbit")
         await running.until(lambda: "100% goes at once, 0% dropped" in running.text)
+        assert "an estimate: TCP would have slowed down" in running.text
         await fill(running, "rate", "4mbit")
         await running.until(lambda: "75.0% dropped" in running.text)
+        # 120 MB in a minute at 8 Mbit/s: a burst of 60 MB is all that was missing
+        await fill(running, "rate", "8mbit")
+        await fill(running, "burst", "60mb")
+        await running.until(lambda: "100% goes at once, 0% dropped" in running.text)
+
+
+def talking(sequence: int, *, sent_bps: float | None = None, **changes: Any) -> Snapshot:
+    """Build a snapshot in which 10.0.0.1 talks."""
+    counts = np.array([1, 1], np.uint64)
+    sent = None if sent_bps is None else Sent(counts, counts, np.array([sent_bps, 0.0]))
+    return shaped(sequence, interval_s=20.0, sent=sent, **changes)
+
+
+async def talk(running: Dashboard, sent_bps: float | None = None) -> None:
+    """Let a minute go by in which an address talks."""
+    for second in (1, 21, 41):
+        await running.tick(talking(second, sent_bps=sent_bps))
+
+
+async def test_a_new_class_shows_what_its_addresss_last_minute_would_have_met(
+    controls: FakeControls,
+) -> None:
+    async with dashboard(shaped(), size=(120, 34), controls=controls) as running:
+        await talk(running, sent_bps=8_000_000)
+        await running.press("5", "n")
+        assert "foresight" in running.text
+        await fill(running, "class-name", "office")
+        await fill(running, "class-rate", "4mbit")
+        await running.until(lambda: "nobody is in it yet: say an address" in running.text)
+        await fill(running, "class-address", "10.0.0.1")
+        await fill(running, "class-action", "police")
+        await running.until(lambda: "brought 60.0 MB, of which" in running.text)
+        assert "49.8% dropped" in running.text  # 0.4 MB are the burst
+        assert "TCP would have slowed down" in running.text
+        await fill(running, "class-rate", "8mbit")
+        await running.until(lambda: "100% goes at once, 0% dropped" in running.text)
+
+        # What comes in is another thing than what goes out
+        await fill(running, "class-way", "ingress")
+        received = f"brought {size(sum_received())}"
+        await running.until(lambda: received in running.text)
+        await running.press("enter")
+        await running.until(lambda: controls.calls)
+        changes = {"rate_bps": 8_000_000, "burst_bytes": 0, "action": "police", "parent": ""}
+        key = ClassKey("office", "ingress")
+        assert controls.calls == [("set_class", key, changes, Prefix.parse("10.0.0.1"))]
+
+
+def sum_received() -> float:
+    """Return the bytes that 10.0.0.1 sends in the minute of `talk`."""
+    return float(talking(0).sources.bps[0]) / 8 * 60
+
+
+async def test_what_is_not_counted_is_not_foreseen(controls: FakeControls) -> None:
+    async with dashboard(shaped(), size=(120, 34), controls=controls) as running:
+        await talk(running, sent_bps=None)
+        await running.press("2", "c")
+        await running.until(lambda: "unknown: what is sent is not counted" in running.text)
+
+
+async def test_assigning_shows_what_the_address_would_have_met_beside_the_others(
+    controls: FakeControls,
+) -> None:
+    async with dashboard(shaped(), size=(120, 34), controls=controls) as running:
+        await talk(running, sent_bps=8_000_000)
+        await running.press("2")
+        # GIVEN 10.0.0.1, which is in `video` already: 60 MB fit into its 20 Mbit/s
+        await running.press("c")
+        await running.until(lambda: "brought 60.0 MB, of which" in running.text)
+        assert "100% goes at once, 0% dropped" in running.text
+        # WHEN it is to go to `backup`, which has 120 MB of its own and passes 60 MB
+        await fill(running, "class-name", "backup")
+        await running.until(lambda: "brought 180 MB with what backup has" in running.text)
+        assert "66.6% dropped" in running.text
+        assert "TCP would have slowed down" in running.text
+        await fill(running, "class-name", "")
+        await running.until(lambda: "nothing holds it then" in running.text)
+
+
+async def test_foresight_goes_on_while_the_dialog_is_open(controls: FakeControls) -> None:
+    async with dashboard(shaped(), size=(120, 34), controls=controls) as running:
+        await running.press("2", "c")
+        await running.until(lambda: "what is sent is not counted" in running.text)
+        await talk(running, sent_bps=8_000_000)
+        await running.until(lambda: "brought 60.0 MB" in running.text)
+
+
+@pytest.mark.parametrize("key", ["n", "c", "r"])
+async def test_a_dialog_with_foresight_fits_into_a_small_terminal(
+    controls: FakeControls, key: str
+) -> None:
+    async with dashboard(shaped(), size=(80, 24), controls=controls) as running:
+        await talk(running, sent_bps=8_000_000)
+        await running.press("5", key)
+        if key == "n":
+            await fill(running, "class-name", "office")
+            await fill(running, "class-rate", "4mbit")
+            await fill(running, "class-address", "10.0.0.1")
+        elif key == "c":
+            await fill(running, "address", "10.0.0.1")
+        await running.until(lambda: "dropped" in running.text)
+        assert "goes at once" in running.text
+        assert "an estimate" in running.text
+        assert "Esc" in running.text
+
+
+@pytest.mark.parametrize("terminal", [(80, 24), (120, 30), (230, 40)])
+async def test_all_of_a_class_is_in_sight_beside_it_or_below(terminal: tuple[int, int]) -> None:
+    async with dashboard(shaped(), size=terminal) as running:
+        await minute(running)
+        await running.press("5", "down")
+        lines = running.lines
+        for word in ("20mbit", "tokens", "burst", "empties", "packets", "dropped", "marks"):
+            assert any(word in line for line in lines), word
+        below = "" if terminal[0] > 200 else "  ".join(lines[-4:])
+        assert ("marks 12" in below) == (terminal[0] < 200)
+        assert ("burst 40.0 kB" in below) == (terminal[0] < 100)
+        assert "out by police" in "  ".join(lines[-4:])
+        assert ("empties empty" in below) == (terminal[0] < 100)
 
 
 async def test_n_makes_a_class(controls: FakeControls) -> None:
