@@ -49,7 +49,7 @@ async def fill(running: Dashboard, field: str, text: str) -> None:
 
 async def minute(running: Dashboard, *entries: Shaped, tick_s: int = 20) -> None:
     """Let a minute go by in which the classes carry what they carry."""
-    for second in range(1, 62 - tick_s + 1, tick_s):
+    for second in range(1 + tick_s, 62, tick_s):
         await running.tick(shaped(second, *entries, interval_s=float(tick_s)))
 
 
@@ -202,7 +202,7 @@ def talking(sequence: int, *, sent_bps: float | None = None, **changes: Any) -> 
 
 async def talk(running: Dashboard, sent_bps: float | None = None) -> None:
     """Let a minute go by in which an address talks."""
-    for second in (1, 21, 41):
+    for second in (21, 41, 61):
         await running.tick(talking(second, sent_bps=sent_bps))
 
 
