@@ -14,12 +14,12 @@ from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.errors import UsageError
 from ebpftop.model import ClassKey, Prefix, Snapshot
-from ebpftop.screens.address_history import AddressHistory
 from ebpftop.screens.class_dialog import field_row
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.dialog import Dialog, target_facts
-from ebpftop.screens.foresight import NOT_COUNTED, foresight, unknown
+from ebpftop.screens.foresight import NOT_COUNTED, foresight, traffic_of, unknown
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.source_history import SourceHistory
 from ebpftop.widgets.cells import Cell
 
 
@@ -45,7 +45,7 @@ class AssignDialog(Dialog):
         self._controls = controls
         self._snapshot = picture.snapshot
         self._class_history: ClassHistory = picture.classes
-        self._address_history: AddressHistory = picture.addresses
+        self._source_history: SourceHistory = picture.sources
         self.target = target
         offered = into or next(iter(self._snapshot.classes.keys), None)
         self._address = Input(compact=True, id="address", placeholder="192.0.2.1 or 192.0.2.0/24")
@@ -65,7 +65,7 @@ class AssignDialog(Dialog):
         """Draw what the address sends, the class it is in, and what it would meet in another."""
         if snapshot.sequence != self._snapshot.sequence:
             self._class_history = self._class_history.extended(snapshot)
-            self._address_history = self._address_history.extended(snapshot)
+            self._source_history = self._source_history.extended(snapshot)
         self._snapshot = snapshot
         self._draw()
 
@@ -92,7 +92,7 @@ class AssignDialog(Dialog):
         if prefix is None or row is None:
             return unknown("nothing holds it then" if not name else fmt.UNKNOWN)
         key, action = held.keys[row], held.action[row]
-        samples = self._address_history.of(prefix, key.direction)
+        samples = traffic_of(self._source_history, prefix, key.direction)
         if samples is None:
             return unknown(NOT_COUNTED)
         beside = ""

@@ -11,8 +11,7 @@ import numpy as np
 from ebpftop.model import F64, ClassKey, Snapshot
 
 KEPT_S = 60.0
-SHORTEST_S = 0.08
-"""A snapshot that follows another faster than this has no rates worth keeping."""
+_SHORTEST_S = 0.08
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +68,7 @@ class ClassHistory:
     def extended(self, snapshot: Snapshot) -> ClassHistory:
         """Return this history with the rates of `snapshot`, if it has any worth keeping."""
         length_s, classes = snapshot.interval_s, snapshot.classes
-        if length_s is None or length_s < SHORTEST_S:
+        if length_s is None or length_s < _SHORTEST_S:
             return self
         now_s = snapshot.clock.monotonic_ns / 1e9
         extended = {}

@@ -5,8 +5,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ebpftop import format as fmt
+from ebpftop.model import Prefix
 from ebpftop.screens.class_history import Samples
+from ebpftop.screens.source_history import SourceHistory
 from ebpftop.widgets.cells import Cell, Tone
 
 QUEUE_S = 0.2
@@ -66,6 +70,28 @@ def what_if(samples: Samples, rate_bps: int, burst_bytes: int, *, queued: bool) 
     if not came:
         return WhatIf(seconds, 0.0, 1.0, 0.0, 0.0)
     return WhatIf(seconds, came, at_once / came, dropped / came, most_waiting / rate)
+
+
+def traffic_of(history: SourceHistory, prefix: Prefix, direction: str) -> Samples | None:
+    """Return what came from an address or prefix, or what was sent to it, since it was seen.
+
+    Args:
+        history: The last minute of all of them.
+        prefix: Whose traffic.
+        direction: A word of `DIRECTIONS`.
+
+    Returns:
+        None where that direction is not counted.
+    """
+    series = history.of(prefix) if direction == "ingress" else history.sent_to(prefix)
+    if series is None:
+        return None
+    seen = np.flatnonzero(series.bps)
+    first = int(seen[0]) if len(seen) else len(series.bps)
+    brought = series.bps * series.lengths_s / 8
+    return Samples(
+        *(each[first:] for each in (series.times_s, series.lengths_s, brought, series.bps))
+    )
 
 
 def verdict(found: WhatIf, *, queued: bool) -> tuple[str, str]:

@@ -15,11 +15,11 @@ from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.errors import UsageError
 from ebpftop.model import DIRECTIONS, SHAPINGS, Classes, ClassKey, Prefix, Snapshot, default_burst
-from ebpftop.screens.address_history import AddressHistory
 from ebpftop.screens.class_dialog import field_row
 from ebpftop.screens.dialog import Dialog
-from ebpftop.screens.foresight import NOT_COUNTED, foresight, unknown
+from ebpftop.screens.foresight import NOT_COUNTED, foresight, traffic_of, unknown
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.source_history import SourceHistory
 from ebpftop.widgets.cells import Cell
 
 
@@ -46,7 +46,7 @@ class NewClassDialog(Dialog):
         super().__init__("New class", "make it")
         self._controls = controls
         self._snapshot = picture.snapshot
-        self._history: AddressHistory = picture.addresses
+        self._history: SourceHistory = picture.sources
         texts = {"name": "", "way": "egress", "rate": "", "burst": "0", "action": "auto",
                  "parent": "", "address": ""}  # fmt: skip
         self._inputs = {
@@ -93,7 +93,7 @@ class NewClassDialog(Dialog):
         if values["way"] not in DIRECTIONS or not rate_bps:
             return unknown(fmt.UNKNOWN)
         action = likely_action(values["action"], values["way"], self._snapshot.classes)
-        samples = self._history.of(members[0], values["way"])
+        samples = traffic_of(self._history, members[0], values["way"])
         if samples is None:
             return unknown(NOT_COUNTED)
         return foresight(samples, rate_bps, burst_bytes or default_burst(rate_bps, action), action)

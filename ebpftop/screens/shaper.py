@@ -169,7 +169,7 @@ class ShaperPane(Pane):
             return
         held, key = self.picture.snapshot.classes, self.target
         row = None if key is None else held.row_of(key)
-        if row is None:
+        if key is None or row is None:
             gone = "no class selected" if key is None else f"▸ {key}  is no more"
             self.detail.show([Cell(gone, "muted")])
             self.hidden.show([])

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpftop.model import U64, Allowed, Blocks, Prefix, Snapshot
+from ebpftop.model import Allowed, Blocks, Prefix, Snapshot, Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,7 @@ class Sending:
 def sending(snapshot: Snapshot, prefix: Prefix) -> Sending:
     """Add up what the sources within `prefix` send."""
     sources = snapshot.sources
-    rows = within(sources, prefix)
+    rows = _within(sources, prefix)
     pps = float(np.sum(sources.pps[rows]))
     received = snapshot.rates.pps.get("received", 0.0) if snapshot.rates else 0.0
     return Sending(
@@ -63,25 +62,10 @@ def covering(entries: Blocks | Allowed, prefix: Prefix, *, below: int = 129) -> 
     return None
 
 
-class Addresses(Protocol):
-    """A table with addresses."""
-
-    @property
-    def high(self) -> U64:
-        """Upper halves."""
-        ...
-
-    @property
-    def low(self) -> U64:
-        """Lower halves."""
-        ...
-
-
-def within(addresses: Addresses, prefix: Prefix) -> NDArray[np.bool_]:
-    """Return which rows of a table lie in a prefix."""
+def _within(sources: Sources, prefix: Prefix) -> NDArray[np.bool_]:
     mask = ((1 << prefix.length) - 1) << (128 - prefix.length)
     high, low = np.uint64(mask >> 64), np.uint64(mask & ((1 << 64) - 1))
-    hits: NDArray[np.bool_] = ((addresses.high & high) == prefix.high) & (
-        (addresses.low & low) == prefix.low
+    hits: NDArray[np.bool_] = ((sources.high & high) == prefix.high) & (
+        (sources.low & low) == prefix.low
     )
     return hits
