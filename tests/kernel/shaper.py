@@ -20,6 +20,7 @@ from ebpftop.bpf.shaper_layout import ShaperFlag, Shaping
 from ebpftop.kernel import bpffs, libbpf, loading
 from ebpftop.kernel.maps import Map
 from ebpftop.model import DIRECTIONS, Prefix
+from tests.kernel.packets import frame
 
 SECOND_NS = 10**9
 START_NS = 1000 * SECOND_NS
@@ -38,6 +39,12 @@ SK_BUFF = np.dtype(
     }
 )  # fmt: skip
 """The fields of `struct __sk_buff` (linux/bpf.h) that tests set or look at."""
+
+
+V4, V6 = frame("192.0.2.1"), frame("2001:db8::1")
+TO_V4, TO_V6 = "198.51.100.1", "2001:db8:ffff::1"
+"""Where the frames go to."""
+RATE_BPS, BURST_BYTES = 8_000_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -202,6 +209,15 @@ class Shaper:
     def passes(self, packet: bytes, direction: str = "egress", **context: Any) -> bool:
         """Give it one packet; returns whether it passed."""
         return self.run(packet, direction, **context).passed
+
+
+def until_dropped(shaper: Shaper, packet: bytes, **context: Any) -> list[Outcome]:
+    """Send until one is dropped; return what became of those before it."""
+    outcomes = []
+    while (outcome := shaper.run(packet, **context)).passed:
+        outcomes.append(outcome)
+        assert len(outcomes) < 1000
+    return outcomes
 
 
 @contextmanager

@@ -14,7 +14,9 @@ import numpy as np
 
 from ebpftop.bpf import shaper_layout as layout
 from ebpftop.control.shaping import ShapingControl
-from ebpftop.lab import Host, Job, serve_bulk, transfer_bulk
+from ebpftop.kernel import libbpf
+from ebpftop.kernel.netlink.links import netlink
+from ebpftop.lab import Host, Job, send_udp, serve_bulk, transfer_bulk
 from ebpftop.model import ClassKey, Prefix
 from tests.kernel.stage import Stage, ebpftop
 
@@ -134,3 +136,23 @@ def clear(stage: Stage) -> None:
 def prefix(host: Host) -> Prefix:
     """Return a host's IPv4 address."""
     return Prefix.parse(host.ipv4)
+
+
+def tcx_programs() -> list[int]:
+    """Return the programs on TCX of the server's interface."""
+    with netlink() as socket:
+        index = socket.link("eth0").index
+    links = libbpf._links(libbpf.LINK_TYPE_TCX)
+    return [program for _, program, ifindex in links if ifindex == index]
+
+
+def filters(hook: str) -> list[dict[str, Any]]:
+    """Return the filters of clsact in a direction."""
+    argv = ["tc", "-json", "filter", "show", "dev", "eth0", hook]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return [found for found in json.loads(done.stdout or "[]") if "options" in found]
+
+
+def send(stage: Stage, host: Host, count: int = 50) -> None:
+    """Send datagrams from the server to a host."""
+    send_udp(stage.lab.server, host.ipv4, 2000, count=count, size_bytes=1000).wait(10)

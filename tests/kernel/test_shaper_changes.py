@@ -24,9 +24,8 @@ from ebpftop.lab import Host
 from ebpftop.model import ClassKey, Prefix, TrafficClass
 from tests.kernel.packets import frame, udp
 from tests.kernel.shaper import SECOND_NS, Shaper
-from tests.kernel.shaping import clear, owed_bytes, prefix, qdiscs, shaping
+from tests.kernel.shaping import clear, owed_bytes, prefix, qdiscs, send, shaping
 from tests.kernel.stage import Stage, ebpftop, staged
-from tests.kernel.test_shaper_hooks import send
 
 pytestmark = [pytest.mark.kernel("bridge", "veth")]
 

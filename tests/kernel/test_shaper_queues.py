@@ -17,9 +17,8 @@ from ebpftop.kernel import tc_queues
 from ebpftop.kernel.netlink.links import netlink
 from ebpftop.kernel.netlink.traffic_control import OUR_ROOTS, kernel_knows, traffic_control
 from ebpftop.lab import Host, Lab, joined
-from tests.kernel.shaping import clear, listed, make, qdiscs, tc
+from tests.kernel.shaping import clear, listed, make, qdiscs, send, tc
 from tests.kernel.stage import Done, Stage, ebpftop, staged
-from tests.kernel.test_shaper_hooks import send
 
 pytestmark = [pytest.mark.kernel("bridge", "veth")]
 
