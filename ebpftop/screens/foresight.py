@@ -15,7 +15,7 @@ from ebpftop.widgets.cells import Cell, Tone
 
 QUEUE_S = 0.2
 """What a queue holds before it drops, in seconds of its rate."""
-ESTIMATE = "an estimate: TCP would have slowed down where it met drops or waits"
+ESTIMATE = "an estimate: TCP would have slowed down in answer"
 NOT_COUNTED = "unknown: what is sent is not counted (`ebpftop count-sent`)"
 ROWS = 3
 """Lines that a foresight takes, so that a dialog does not change its size while one types."""
@@ -106,7 +106,7 @@ def verdict(found: WhatIf, *, queued: bool) -> tuple[str, str]:
     if queued and held > 0:
         words += f", {fmt.percent(held)} waits up to {fmt.duration(found.longest_wait_s)}"
     words += f", {fmt.percent(found.dropped)} dropped"
-    return f"{span} brought {fmt.size(found.bytes)}, of which", words
+    return f"{span} brought {fmt.size(found.bytes)}:", words
 
 
 def foresight(
@@ -128,7 +128,7 @@ def foresight(
         return unknown(brought)
     tone: Tone = "bad" if found.dropped > 0 else "good"
     if beside:
-        brought = f"{brought.removesuffix(', of which')}{beside}, of which"
+        brought = f"{brought.removesuffix(':')}{beside}:"
     return [
         [Cell("foresight", "muted"), Cell(brought)],
         [Cell(""), Cell(meets, tone)],

@@ -120,11 +120,15 @@ def test_what_a_killed_holder_left_is_cleaned_at_the_next_start(host: Host, way:
             control.set_class(ClassKey("in", "ingress"), {"rate_bps": 8_000_000})
             time.sleep(60)
         os._exit(1)
-    until(lambda: "eb0f" in qdiscs() and (len(tcx_programs()) == 2 or filters("ingress")))
-
-    # WHEN it is killed
-    os.kill(holder, signal.SIGKILL)
-    os.waitpid(holder, 0)
+    try:
+        until(
+            lambda: "eb0f" in qdiscs() and (len(tcx_programs()) == 2 or filters("ingress")),
+            timeout_s=60,
+        )
+    finally:
+        # WHEN it is killed
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
 
     # THEN its links went with it, and the rest goes when anything of ours starts here
     until(lambda: not tcx_programs())

@@ -26,7 +26,7 @@ async def test_the_dialog_shows_what_the_last_minute_would_have_met(
         await running.press("down", "r")
         # 16 Mbit/s came to a class of 8, which drops what is over
         await running.until(lambda: "goes at once" in running.text)
-        assert "brought 120 MB, of which" in running.text
+        assert "brought 120 MB:" in running.text
         assert "50.0% dropped" in running.text
         await fill(running, "rate", "20mbit")
         await running.until(lambda: "100% goes at once, 0% dropped" in running.text)
@@ -64,7 +64,7 @@ async def test_a_new_class_shows_what_its_addresss_last_minute_would_have_met(
         await running.until(lambda: "nobody is in it yet: say an address" in running.text)
         await fill(running, "class-address", "10.0.0.1")
         await fill(running, "class-action", "police")
-        await running.until(lambda: "brought 60.0 MB, of which" in running.text)
+        await running.until(lambda: "brought 60.0 MB:" in running.text)
         assert "49.8% dropped" in running.text  # 0.4 MB are the burst
         assert "TCP would have slowed down" in running.text
         await fill(running, "class-rate", "8mbit")
@@ -101,7 +101,7 @@ async def test_assigning_shows_what_the_address_would_have_met_beside_the_others
         await running.press("2")
         # GIVEN 10.0.0.1, which is in `video` already: 60 MB fit into its 20 Mbit/s
         await running.press("c")
-        await running.until(lambda: "brought 60.0 MB, of which" in running.text)
+        await running.until(lambda: "brought 60.0 MB:" in running.text)
         assert "100% goes at once, 0% dropped" in running.text
         # WHEN it is to go to `backup`, which has 120 MB of its own and passes 60 MB
         await fill(running, "class-name", "backup")
