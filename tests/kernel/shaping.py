@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 import time
@@ -14,12 +15,13 @@ import numpy as np
 
 from ebpftop.bpf import shaper_layout as layout
 from ebpftop.control.shaping import ShapingControl
-from ebpftop.kernel import libbpf
 from ebpftop.kernel.netlink.links import netlink
 from ebpftop.lab import Host, Job, send_udp, serve_bulk, transfer_bulk
 from ebpftop.model import ClassKey, Prefix
 from tests.kernel.stage import Stage, ebpftop
 
+TCX_HOOKS = (46, 47)
+"""BPF_TCX_INGRESS and BPF_TCX_EGRESS of linux/bpf.h."""
 WARM_UP_S = 1.0
 MEASURED_S = 2.5
 
@@ -139,11 +141,18 @@ def prefix(host: Host) -> Prefix:
 
 
 def tcx_programs() -> list[int]:
-    """Return the programs on TCX of the server's interface."""
+    """Return the programs on TCX of the server's interface.
+
+    Links do not tell of which network namespace their interface is: the interface is asked.
+    """
     with netlink() as socket:
         index = socket.link("eth0").index
-    links = libbpf._links(libbpf.LINK_TYPE_TCX)
-    return [program for _, program, ifindex in links if ifindex == index]
+    query, found = ctypes.CDLL("libbpf.so.1").bpf_prog_query, []
+    for hook in TCX_HOOKS:
+        flags, count, ids = ctypes.c_uint32(), ctypes.c_uint32(64), (ctypes.c_uint32 * 64)()
+        if query(index, hook, 0, ctypes.byref(flags), ids, ctypes.byref(count)) == 0:
+            found += ids[: count.value]
+    return found
 
 
 def filters(hook: str) -> list[dict[str, Any]]:
