@@ -7,6 +7,7 @@ fq, `pfifo` stands in for it here, on real devices all the same.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -59,44 +60,59 @@ def paced(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 
 DEVICES = {
-    "single": "link add dev0 numtxqueues 1 type veth peer name other",
-    "several": "link add dev0 numtxqueues 2 type veth peer name other",
-    "default mq": "tuntap add dev0 mode tap multi_queue",
+    "single": "link add single numtxqueues 1 type veth peer name other",
+    "several": "link add several numtxqueues 2 type veth peer name others",
+    "tap": "tuntap add tap mode tap multi_queue",
 }
+"""Devices by their names: with one queue, with two, and with the kernel's own mq."""
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    """A host with every device, and an instance on each."""
+    with Lab(clients=1) as lab, joined(lab.server):
+        for name, words in DEVICES.items():
+            lab.server.ip(words, f"link set {name} up")
+            assert ebpftop("attach", name).status == 0
+        yield lab.server
+        for name in DEVICES:
+            assert ebpftop("detach", name).status == 0
 
 
 @pytest.fixture
-def device(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A device of a kind of `DEVICES`, with an instance; returns the qdiscs it came with."""
-    with Lab(clients=1) as lab, joined(lab.server):
-        lab.server.ip(DEVICES[request.param], "link set dev0 up")
-        assert ebpftop("attach", "dev0").status == 0
-        yield qdiscs("dev0")
-        assert ebpftop("detach", "dev0").status == 0
+def device(request: pytest.FixtureRequest, host: Host) -> Iterator[str]:
+    """The name of a device without a class, and with the root qdisc that it came with."""
+    name: str = request.param
+    yield name
+    with joined(host):
+        ebpftop("class", "del", name, "out")
+        subprocess.run(["tc", "qdisc", "del", "dev", name, "root"], capture_output=True)
 
 
-def set_class(action: str) -> Done:
-    """Make a class on the device."""
-    return ebpftop("class", "set", "dev0", "out", "--rate", "8mbit", "--action", action)
+def set_class(device: str, action: str) -> Done:
+    """Make a class on a device."""
+    return ebpftop("class", "set", device, "out", "--rate", "8mbit", "--action", action)
 
 
-def action_at_work() -> str:
-    """Return what holds the class on the device."""
-    (row,) = ebpftop("classes", "dev0", "--json").json()
+def action_at_work(device: str) -> str:
+    """Return what holds the class on a device."""
+    (row,) = ebpftop("classes", device, "--json").json()
     return str(row["action"])
 
 
 @pytest.mark.parametrize("action", ["auto", "pace"])
-@pytest.mark.parametrize("device", ["single", "several", "default mq"], indirect=True)
+@pytest.mark.parametrize("device", ["single", "several", "tap"], indirect=True)
 def test_a_device_without_fq_is_given_one_and_loses_it_again(
     device: str, paced: str, action: str
 ) -> None:
-    assert set_class(action).status == 0
+    before = qdiscs(device)
 
-    assert action_at_work() == "pace"
-    with netlink() as socket, traffic_control(socket.link("dev0").index) as tc_of_device:
+    assert set_class(device, action).status == 0
+
+    assert action_at_work(device) == "pace"
+    with netlink() as socket, traffic_control(socket.link(device).index) as tc_of_device:
         queues = tc_of_device.queues()
-    given = qdiscs("dev0")
+    given = qdiscs(device)
     if queues == 1:
         assert f"qdisc {paced} eb10: root" in given
     else:
@@ -105,8 +121,8 @@ def test_a_device_without_fq_is_given_one_and_loses_it_again(
         assert leaves
         assert all(line.startswith(f"qdisc {paced} ") for line in leaves)
 
-    assert ebpftop("class", "del", "dev0", "out").status == 0
-    assert qdiscs("dev0") == device
+    assert ebpftop("class", "del", device, "out").status == 0
+    assert qdiscs(device) == before
 
 
 @pytest.mark.parametrize("action", ["auto", "pace"])
@@ -117,48 +133,51 @@ def test_fq_that_is_there_is_used_as_it_is(
 ) -> None:
     # GIVEN it as another's root, or under another's mq for each queue
     if root:
-        tc("qdisc", "add", "dev", "dev0", "root", "handle", "7:", paced)
+        tc("qdisc", "add", "dev", device, "root", "handle", "7:", paced)
     else:
-        tc("qdisc", "add", "dev", "dev0", "root", "handle", "7:", "mq")
+        tc("qdisc", "add", "dev", device, "root", "handle", "7:", "mq")
         for queue in (1, 2):
-            tc("qdisc", "add", "dev", "dev0", "parent", f"7:{queue}", paced)
-    before = qdiscs("dev0")
+            tc("qdisc", "add", "dev", device, "parent", f"7:{queue}", paced)
+    before = qdiscs(device)
 
-    assert set_class(action).status == 0
+    assert set_class(device, action).status == 0
 
-    assert action_at_work() == "pace"
-    assert qdiscs("dev0") == before
-    assert ebpftop("class", "del", "dev0", "out").status == 0
-    assert qdiscs("dev0") == before
+    assert action_at_work(device) == "pace"
+    assert qdiscs(device) == before
+    assert ebpftop("class", "del", device, "out").status == 0
+    assert qdiscs(device) == before
 
 
 @pytest.mark.parametrize("device", ["several"], indirect=True)
 def test_anothers_mq_with_a_queue_without_fq_is_left_alone(device: str, paced: str) -> None:
-    tc("qdisc", "add", "dev", "dev0", "root", "handle", "7:", "mq")
-    tc("qdisc", "add", "dev", "dev0", "parent", "7:1", paced)
-    before = qdiscs("dev0")
+    tc("qdisc", "add", "dev", device, "root", "handle", "7:", "mq")
+    tc("qdisc", "add", "dev", device, "parent", "7:1", paced)
+    before = qdiscs(device)
 
-    done = set_class("pace")
+    done = set_class(device, "pace")
 
     assert done.status == 1
     assert "another's root qdisc, mq 7:, which is left alone" in done.err
-    assert set_class("auto").status == 0
-    assert action_at_work() == "police"
-    assert qdiscs("dev0") == before
+    assert set_class(device, "auto").status == 0
+    assert action_at_work(device) == "police"
+    assert qdiscs(device) == before
 
 
-@pytest.mark.parametrize("device", ["single", "several", "default mq"], indirect=True)
+@pytest.mark.parametrize("device", ["single", "several", "tap"], indirect=True)
 def test_where_the_kernel_lacks_it_no_queue_is_touched(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take_for_paced(monkeypatch, "nosuch")
+    before = qdiscs(device)
     assert not kernel_knows("nosuch")
 
-    done = set_class("pace")
+    done = set_class(device, "pace")
 
     assert done.status == 1
-    assert "dev0 has no nosuch, and this kernel does not know it: modprobe sch_nosuch" in done.err
-    assert qdiscs("dev0") == device
+    assert (
+        f"{device} has no nosuch, and this kernel does not know it: modprobe sch_nosuch" in done.err
+    )
+    assert qdiscs(device) == before
 
 
 @pytest.mark.kernel("htb")
