@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from ebpftop.bpf import shaper_layout as layout
 from ebpftop.control.shaping import ShapingControl
 from ebpftop.kernel.netlink.links import netlink
-from ebpftop.lab import Host, Job, send_udp, serve_bulk, transfer_bulk
+from ebpftop.lab import Host, Job, joined, send_udp, serve_bulk, transfer_bulk
 from ebpftop.model import ClassKey, Prefix
 from tests.kernel.stage import Stage, ebpftop
 
@@ -27,9 +28,14 @@ MEASURED_S = 2.5
 
 
 def received_bytes(host: Host) -> int:
-    """Return the bytes that a host's interface has received."""
-    shown = host.run(["ip", "-s", "-json", "link", "show", "dev", host.interface]).stdout
-    return int(json.loads(shown)[0]["stats64"]["rx"]["bytes"])
+    """Return the bytes that a host's interface has received.
+
+    Read in this process: what another takes to start would be in the measured time.
+    """
+    with joined(host):
+        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+    (counted,) = (line for line in lines if line.strip().startswith(f"{host.interface}:"))
+    return int(counted.partition(":")[2].split()[0])
 
 
 def wire_bps(host: Host, seconds: float = MEASURED_S) -> float:
