@@ -6,7 +6,6 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +112,8 @@ class Map:
         for key in keys:
             self.delete(key)
 
-    def read(
-        self, limit: int | None = None, *, start: int = 0
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+    def read(self, limit: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
         """Read all entries, or the first `limit`, in batches.
-
-        Args:
-            limit: How many.
-            start: Of an array, where to begin.
 
         Returns:
             Keys and values, views that the next call overwrites.
@@ -131,9 +124,7 @@ class Map:
         # The kernel writes a whole key into the cursor of a trie, and a bucket's number into
         # that of a hash; in and out must not be one buffer.
         cursors = [ct.create_string_buffer(max(8, self.key.itemsize)) for _ in range(2)]
-        filled, first = 0, start == 0
-        if start:
-            cursors[0].raw = (start - 1).to_bytes(4, sys.byteorder)
+        filled, first = 0, True
         while filled < room:
             count = ct.c_uint32(room - filled)
             try:
