@@ -306,6 +306,7 @@ class FakeSource:
 
     def __init__(self, first: Snapshot | None = None) -> None:
         self.current = first or snapshot()
+        self.want_connections = False
         self.error: EbpftopError | None = None
         self.closed = threading.Event()
         self._given: Snapshot | None = None
