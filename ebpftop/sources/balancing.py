@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpftop.bpf import layout
+from ebpftop.bpf import balancer_records, layout
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.maps import Map
 from ebpftop.model import F64, U64, Backends, Connections, Vips
@@ -149,7 +149,7 @@ class BalancingReader:
             vip=roster.backend_vips,
             wanted=roster.backends,
             first_weight=roster.first_weight,
-            healthy=roster.healthy,
+            healthy=self._health(roster, now_ns),
             reachable=roster.reachable,
             share=roster.share,
             measured_share=self._measured(roster, now.backends["opened"], now_ns),
@@ -161,6 +161,13 @@ class BalancingReader:
             bps=rates[1],
             new_per_s=rates[2],
         )
+
+    def _health(self, roster: Roster, now_ns: int) -> Sequence[bool | None]:
+        """Return what the checks say: nothing, where the process that made them is gone."""
+        beat = self._maps["checker"].get(0)
+        if beat is not None and balancer_records.somebody_checks(beat, now_ns):
+            return roster.healthy
+        return [None] * len(roster.healthy)
 
     def _flow_counts(self, slots: Sequence[int]) -> U64:
         if not slots:
