@@ -164,6 +164,7 @@ def test_what_the_operator_wants_is_read_as_it_was_written(
         record["state"], record["health"], record["first_weight"] = state, health, 7
         record["hop"]["ifindex"] = 0 if slot == 3 else 1
         balancer.maps["backends"].put(slot, record)
+    balancer.maps["checker"].put(0, np.array([START_NS], layout.U64))
 
     told = reading.read()
 
@@ -176,6 +177,9 @@ def test_what_the_operator_wants_is_read_as_it_was_written(
     assert told.backends.healthy == [True, False, None]
     assert told.backends.reachable == [True, True, False]
     assert told.backends.first_weight.tolist() == [7, 7, 7]
+    # WHEN nobody is there to check any more, THEN what was found last is not known to hold
+    balancer.pipeline.advance(layout.CHECKER_SILENT_S)
+    assert reading.read(1.0).backends.healthy == [None, None, None]
 
 
 @pytest.mark.parametrize(
