@@ -34,6 +34,8 @@ BACKEND_SERVES, BACKEND_POLICY = 1, 2
 BALANCED_VIP, BALANCED_BACKEND = 1, 2
 VLAN_TAGS_SHIFT = 12
 CHECK_PATH_BYTES, CHECK_HOST_BYTES = 128, 64
+CHECKER_SILENT_S = 5.0
+"""Without a sign of life in `checker` for so long nobody checks, and health is not known."""
 RULE_ENDED = 1
 """`until_ns` of a rule that is over and whose end was told."""
 STRIKES_FORGOTTEN_S = 24 * 3600
@@ -282,6 +284,7 @@ MAPS: Mapping[str, tuple[np.dtype[Any], np.dtype[Any]]] = {
     "vips": (SERVICE, VIP),
     "vip_slots": (U32, VIP_SLOT),
     "checks": (U32, CHECK),
+    "checker": (U32, U64),
     "vip_turns": (U32, U64),
     "vip_stats": (U32, BALANCE_COUNT),
     "backends": (U32, BACKEND),

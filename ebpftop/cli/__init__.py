@@ -39,6 +39,8 @@ _VERBS = {
     "count-sent": "shaping",
     "vip": "balancing",
     "backend": "balancing",
+    "backends": "balancer_watching",
+    "connections": "balancer_watching",
     "reload": "reloading",
     "doctor": "doctor",
 }

@@ -114,7 +114,7 @@ def show(session: Session, *, interval_s: float, keep: bool) -> None:
         EbpftopError: What is watched went away.
     """
     reader, writer = session.reader, session.writer
-    seat = bpffs.ControlSeat(writer.name) if writer else None
+    seat = bpffs.Seat(writer.name, "control") if writer else None
     try:
         taken = seat.take() if seat else ""
         if taken and session.ours:

@@ -35,7 +35,7 @@ from ebpftop.filtering import Filter
 from ebpftop.format import UNKNOWN, bits_rate_unit, count, duration, rate_text
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
-from ebpftop.model import Event, Prefix, Snapshot
+from ebpftop.model import Connections, Event, Prefix, Snapshot
 from ebpftop.sources.live import LiveSource
 
 DEFAULT_S = 10.0
@@ -123,6 +123,7 @@ def _measure(
     """Run the traffic, and return the report."""
     sweeper = Sweeper(ProtectionControl(instance))
     source = LiveSource(Instance(instance.folder, read_only=False))
+    source.want_connections = True
     told: list[Event] = []
     try:
         sweeper.start()
@@ -159,6 +160,8 @@ def _report(
         "allowed": report.allowed(snapshot),
         "events": report.events(told),
         "classes": report.classes(snapshot),
+        "backends": report.backends(snapshot),
+        "connections": _connections(snapshot),
         "download": asdict(traffic.download),
         "clients": [asdict(client) for client in traffic.clients],
         "flood": {
@@ -168,6 +171,13 @@ def _report(
             "blocked": any(b["address"] == traffic.flood.address for b in blocks),
         },
     }
+
+
+def _connections(snapshot: Snapshot) -> list[dict[str, Any]]:
+    held = snapshot.connections or Connections.empty()
+    everything = Filter.parse("", report.CONNECTION_FIELDS)
+    rows = report.chosen_connections(held, snapshot.clock, count=None, only=everything)
+    return report.connections(held, snapshot.clock, rows.tolist())
 
 
 def _print(answer: dict[str, Any]) -> None:

@@ -15,13 +15,16 @@ from ebpftop.model.balancing import (
     BACKEND_STATES,
     BALANCING_MODES,
     CONNECTION_STATES,
+    GONE,
     NO_BACKEND_CHOICES,
     Backend,
     Backends,
     Connections,
+    Flow,
     HealthCheck,
     Vip,
     Vips,
+    wished_shares,
 )
 from ebpftop.model.columns import F64, U64, Clock, Column
 from ebpftop.model.protection import Allowed, Blocks, Limits, Sent, Sources, SourceState
@@ -45,6 +48,7 @@ __all__ = [
     "CONNECTION_STATES",
     "DIRECTIONS",
     "F64",
+    "GONE",
     "NO_BACKEND_CHOICES",
     "SERVICE_PROTOCOLS",
     "SHAPINGS",
@@ -61,6 +65,7 @@ __all__ = [
     "Connections",
     "Count",
     "Event",
+    "Flow",
     "HealthCheck",
     "Interface",
     "Limits",
@@ -77,4 +82,5 @@ __all__ = [
     "TrafficClass",
     "Vip",
     "Vips",
+    "wished_shares",
 ]

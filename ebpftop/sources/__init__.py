@@ -15,6 +15,9 @@ from ebpftop.model import Snapshot
 class Source(Protocol):
     """Anything that can be asked for snapshots: a live instance, a recording, a test's list."""
 
+    want_connections: bool
+    """Whether the next snapshots are to hold the flows of VIPs; they may be many."""
+
     def snapshot(self) -> Snapshot:
         """Read one snapshot; may take milliseconds, and is called from one thread only.
 

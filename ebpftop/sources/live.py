@@ -29,6 +29,7 @@ from ebpftop.model import (
 )
 from ebpftop.ranking import RowKeys, match_rows, rates
 from ebpftop.sources import decoding
+from ebpftop.sources.balancing import BalancingReader
 from ebpftop.sources.invariants import Invariants
 from ebpftop.sources.shaping import ShapingReader
 from ebpftop.sources.states import States
@@ -73,6 +74,8 @@ class LiveSource:
         self._before: _Reading | None = None
         self._states = States()
         self._shaping = ShapingReader(instance)
+        self._balancing = BalancingReader(instance.maps)
+        self.want_connections = False
         self._sequence = 0
         self._event_cursor: int | None = None
         self._rules = np.zeros(0, layout.RULE)
@@ -135,6 +138,10 @@ class LiveSource:
         allowed = decoding.allowed(rules, hits)
         self._count_fills(len(rows), len(automatic[0]), blocks, allowed)
         shaped = self._shaping.read(clock.monotonic_ns, interval_s, sources)
+        balanced = self._balancing.read(
+            clock.monotonic_ns, interval_s, want_connections=self.want_connections
+        )
+        self._fills |= balanced.fills
         events, missed = self._new_events(clock)
         sequence, self._sequence = self._sequence, self._sequence + 1
         return Snapshot(
@@ -158,10 +165,13 @@ class LiveSource:
             missed_events=missed,
             programs=self._programs(),
             maps=self._map_infos(),
-            invariants={**invariants, **shaped.invariants},
+            invariants={**invariants, **shaped.invariants, **balanced.invariants},
             classes=shaped.classes,
             unclassified=shaped.unclassified,
             sent=shaped.sent,
+            vips=balanced.vips,
+            backends=balanced.backends,
+            connections=balanced.connections,
         )
 
     def _read_totals(self) -> Totals:
