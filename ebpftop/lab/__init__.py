@@ -14,8 +14,9 @@ from ebpftop.lab.demo import (
     TrafficReport,
     start_demo_traffic,
 )
+from ebpftop.lab.hosts import Backend, Host
 from ebpftop.lab.namespace import Namespace, enter, joined
-from ebpftop.lab.network import Host, Lab
+from ebpftop.lab.network import Lab
 from ebpftop.lab.traffic import (
     Job,
     flood,
@@ -28,6 +29,7 @@ from ebpftop.lab.traffic import (
 
 __all__ = [
     "DOWNLOADER",
+    "Backend",
     "ClientReport",
     "DownloadReport",
     "FloodReport",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ebpftop.errors import EbpftopError
-from ebpftop.lab.network import Host
+from ebpftop.lab.hosts import Host
 
 HTTP_PORT = 80
 """Where the lab's web server listens."""
