@@ -20,6 +20,7 @@ from ebpftop.lab.network import Lab
 from ebpftop.lab.traffic import (
     Job,
     flood,
+    load_http,
     request_http,
     send_udp,
     serve_bulk,
@@ -42,6 +43,7 @@ __all__ = [
     "enter",
     "flood",
     "joined",
+    "load_http",
     "request_http",
     "send_udp",
     "serve_bulk",
