@@ -148,6 +148,7 @@ def load_http(
     requests: int = 1,
     pause_s: float = 0.0,
     timeout_s: float = 20.0,
+    port: int = HTTP_PORT,
 ) -> Job:
     """Start a web client on `host` that keeps many connections open at a time.
 
@@ -159,6 +160,7 @@ def load_http(
         requests: Requests over each.
         pause_s: Time between two of them.
         timeout_s: After which a request, or a connection that does not come about, has failed.
+        port: Of the server.
 
     Returns:
         A job whose result has `connections`, `requests`, `failed`, `failures` (objects with
@@ -169,7 +171,7 @@ def load_http(
         host,
         "http-load",
         server=server,
-        port=HTTP_PORT,
+        port=port,
         parallel=parallel,
         count=count,
         requests=requests,
