@@ -39,6 +39,8 @@ _VERBS = {
     "count-sent": "shaping",
     "backends": "balancer_watching",
     "connections": "balancer_watching",
+    "vip": "balancing",
+    "backend": "balancing",
     "reload": "reloading",
     "doctor": "doctor",
 }
