@@ -62,7 +62,7 @@ def _measured(iface: str) -> Snapshot:
 @INTERFACE
 @click.option("-n", "rows", type=COUNT, default=None, help="How many rows; all without it.")
 @click.option("--filter", "expression", default="", metavar="EXPR",
-              help="Only flows that pass, as in 'client:10.0.0.0/8 state:established'.")  # fmt: skip
+              help="Only flows that pass, as in 'client:10.0.0.0/8 state:udp'.")  # fmt: skip
 @JSON
 def connections(iface: str, rows: int | None, expression: str, as_json: bool) -> None:
     """List the flows through VIPs, those of the most packets first."""

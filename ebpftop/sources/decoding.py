@@ -13,6 +13,7 @@ from ebpftop.bpf import layout
 from ebpftop.bpf.layout import EventKind, Rule
 from ebpftop.format import count, duration, printable
 from ebpftop.model import (
+    BACKEND_STATES,
     U64,
     VERDICTS,
     Allowed,
@@ -217,5 +218,14 @@ _EVENT_WORDS: Mapping[int, tuple[str, Callable[[int, int, str], str]]] = {
     EventKind.FLOOD_END: ("flood-end", lambda ns, _b, _w: f"after {duration(ns / 1e9)}"),
     EventKind.TABLE_FULL: (
         "table-full", lambda _a, _b, words: words or "the oldest sources make room for new ones",
+    ),
+    EventKind.BACKEND_UP: ("backend-up", lambda port, _, vip: f"port {port} of {vip} is healthy"),
+    EventKind.BACKEND_DOWN: (
+        "backend-down", lambda port, _, vip: f"port {port} of {vip} fails its checks",
+    ),
+    EventKind.BACKEND_STATE: (
+        "backend-state",
+        lambda port, code, vip: f"port {port} of {vip} is set to "
+        f"{BACKEND_STATES[min(code, len(BACKEND_STATES) - 1)]}",
     ),
 }  # fmt: skip

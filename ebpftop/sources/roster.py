@@ -5,34 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ebpftop.bpf import layout
+from ebpftop.bpf import balancer_records as convert
+from ebpftop.bpf.layout import RING_WORD
 from ebpftop.kernel.maps import Map
-from ebpftop.model import (
-    ALGORITHMS,
-    BACKEND_STATES,
-    BALANCING_MODES,
-    F64,
-    SERVICE_PROTOCOLS,
-    U64,
-    Backend,
-    Prefix,
-    Service,
-    Vip,
-)
-
-DSR = 1 << 0
-"""Bit of a VIP's flags: one of `BALANCING_MODES` by number."""
-RING_WORD = 4
-"""Slots in one entry of `rings`."""
-HEALTH = (None, True, False)
-"""What the words of `enum health` say; the first is of a backend that nobody checks."""
-_T = TypeVar("_T")
-_PORT = (1 << layout.SERVICE_PROTOCOL_SHIFT) - 1
+from ebpftop.model import F64, U64, Backend, Service, Vip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,8 +70,11 @@ def read(maps: Mapping[str, Map], before: Roster) -> Roster:
         return before if not before.written else Roster.empty()
     values = np.sort(maps["vips"].read()[1], order="slot")
     records = _up_to_last(maps["backends"].read()[1])
-    written = b"".join(part.tobytes() for part in (slots, values, records))
-    return before if written == before.written else _roster(maps, slots, values, records, written)
+    checks = maps["checks"].read(len(slots))[1]
+    written = b"".join(part.tobytes() for part in (slots, values, records, checks))
+    if written == before.written:
+        return before
+    return _roster(maps["rings"], slots, values, records, checks, written)
 
 
 def _up_to_last(records: NDArray[Any]) -> NDArray[Any]:
@@ -100,10 +84,11 @@ def _up_to_last(records: NDArray[Any]) -> NDArray[Any]:
 
 
 def _roster(
-    maps: Mapping[str, Map],
+    rings: Map,
     slots: NDArray[Any],
     values: NDArray[Any],
     records: NDArray[Any],
+    checks: NDArray[Any],
     written: bytes,
 ) -> Roster:
     # A slot without a value is of a VIP that is being made, or taken away.
@@ -111,7 +96,7 @@ def _roster(
     order, rows, shares = [], [], []
     for row, value in enumerate(in_force):
         ours = np.flatnonzero((records["id"] != 0) & (records["vip_id"] == value["id"]))
-        share = _shares(maps["rings"], value)
+        share = _shares(rings, value)
         for slot in ours.tolist():
             order.append(slot)
             rows.append(row)
@@ -119,15 +104,15 @@ def _roster(
     chosen = records[order]
     return Roster(
         written=written,
-        vips=[_vip(value, slots[value["slot"]]) for value in in_force],
+        vips=[convert.vip(slots[v["slot"]], v, checks[v["slot"]]) for v in in_force],
         vip_slots=[int(value["slot"]) for value in in_force],
         vip_ids=[int(value["id"]) for value in in_force],
-        backends=[_backend(record) for record in chosen],
+        backends=[convert.backend(record) for record in chosen],
         backend_slots=order,
         backend_ids=[(int(record["vip_id"]), int(record["id"])) for record in chosen],
         rows=rows,
         first_weight=chosen["first_weight"].astype(np.uint64),
-        healthy=[_word(HEALTH, record["health"]) for record in chosen],
+        healthy=[convert.healthy(record) for record in chosen],
         reachable=(chosen["hop"]["ifindex"] != 0).tolist(),
         share=np.array(shares, np.float64),
     )
@@ -142,34 +127,3 @@ def _shares(rings: Map, value: Any) -> Mapping[int, float]:
     places = words.view("<u2")[:length]
     found, counts = np.unique(places, return_counts=True)
     return dict(zip(found.tolist(), (counts / length).tolist(), strict=True))
-
-
-def _vip(value: Any, slot: Any) -> Vip:
-    return Vip(
-        service=service(slot["service"]),
-        algorithm=_word(ALGORITHMS, value["algorithm"]),
-        mode=BALANCING_MODES[int(value["flags"]) & DSR],
-    )
-
-
-def _backend(record: Any) -> Backend:
-    return Backend(
-        service=service(record["service"]),
-        weight=int(record["weight"]),
-        state=_word(BACKEND_STATES, record["state"]),
-    )
-
-
-def service(record: Any) -> Service:
-    """Return what a `SERVICE` record says."""
-    address = record["address"]
-    port = int(record["port"])
-    return Service(
-        Prefix(int(address["high"]), int(address["low"])),
-        port & _PORT,
-        _word(SERVICE_PROTOCOLS, port >> layout.SERVICE_PROTOCOL_SHIFT),
-    )
-
-
-def _word(words: Sequence[_T], code: Any) -> _T:
-    return words[min(int(code), len(words) - 1)]

@@ -103,6 +103,7 @@ class Balancer:
         self.vips.append(made)
         slot = np.zeros(1, layout.VIP_SLOT)
         slot["service"], slot["id"] = end.record(), made.id
+        slot["flags"] = layout.VIP_DSR if dsr else 0
         self.maps["vip_slots"].put(made.slot, slot)
         self._list(end.address, 1)
         for at, backend in enumerate(backends):
