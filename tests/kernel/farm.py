@@ -51,6 +51,7 @@ class Farm:
     servers: dict[str, Job] = field(default_factory=dict)
     """By the name of their host."""
     _ports: Iterator[int] = field(default_factory=lambda: iter(range(8001, 9000)))
+    _sources: list[LiveSource] = field(default_factory=list)
 
     @property
     def control(self) -> InstanceControl:
@@ -108,6 +109,16 @@ class Farm:
         return self.load(vip, **options).wait(LOAD_TIMEOUT_S)
 
     # What is observed
+
+    def source(self) -> LiveSource:
+        """A source, closed with the farm."""
+        self._sources.append(LiveSource(Instance(self.instance.folder, read_only=False)))
+        return self._sources[-1]
+
+    def close(self) -> None:
+        """Close the sources."""
+        while self._sources:
+            self._sources.pop().close()
 
     def snapshot(self) -> Snapshot:
         """One snapshot of a new source."""
@@ -167,7 +178,11 @@ def farming(arms: int = 1, policy: Policy | None = None) -> Iterator[Farm]:
             servers = {host.name: serve_http(host) for host in lab.backends}
             for server in servers.values():
                 server.wait_ready()
-            yield Farm(lab, instance, servers)
+            farm = Farm(lab, instance, servers)
+            try:
+                yield farm
+            finally:
+                farm.close()
         finally:
             with bpffs.locked(instance.name):
                 instance.remove()

@@ -78,14 +78,45 @@ def test_hundreds_of_connections_lose_no_request_and_each_server_gets_its_share(
     farm.remove(vip)
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_flows_go_where_fewest_are_and_slow_servers_get_fewer(
-    one_armed: Farm, version: int
-) -> None:
-    vip = one_armed.add(version, algorithm="least")
-    result = one_armed.loaded(vip, parallel=150, count=600, requests=2, pause_s=0.05)
-    assert_all_answered(result, 600, 1200)
-    assert min(result["servers"].values()) > 100
+def test_least_gives_new_connections_to_who_has_fewest(one_armed: Farm) -> None:
+    vip = one_armed.add(algorithm="least")
+    one_armed.change(vip, "backend1", state="drain")
+    held = one_armed.load(vip, parallel=60, count=60, requests=2, pause_s=60)
+    until(lambda: sum(one_armed.open_flows().values()) == 60)
+    assert one_armed.of(vip, "connections") == {"backend1": 0, "backend2": 30, "backend3": 30}
+
+    one_armed.change(vip, "backend1", state="up")
+    more = one_armed.load(vip, parallel=30, count=30, requests=2, pause_s=60)
+
+    until(lambda: sum(one_armed.open_flows().values()) == 90)
+    assert one_armed.of(vip, "connections") == dict.fromkeys(NAMES, 30)
+    assert [held.stop()["failed"], more.stop()["failed"]] == [0, 0]
+    until(lambda: one_armed.open_flows() == {})
+    one_armed.remove(vip)
+
+
+def test_a_drain_loses_no_request_and_brings_no_new_ones(one_armed: Farm) -> None:
+    # GIVEN connections of several requests each, which come and go all the time
+    vip = one_armed.add(algorithm="rr")
+    load = one_armed.load(vip, parallel=90, requests=10, pause_s=0.05)
+    until(lambda: sum(one_armed.of(vip, "opened").values()) > 270)
+
+    # WHEN a server is drained
+    one_armed.change(vip, "backend2", state="drain")
+    given = one_armed.of(vip, "opened")
+    assert given["backend2"] > 0
+
+    # THEN its connections end in their time, nothing fails, and it gets no others
+    until(lambda: one_armed.of(vip, "connections")["backend2"] == 0)
+    until(lambda: sum(one_armed.of(vip, "opened").values()) > sum(given.values()) + 90)
+    assert one_armed.of(vip, "opened")["backend2"] == given["backend2"]
+
+    # AND back in, it gets its share again
+    one_armed.change(vip, "backend2", state="up")
+    until(lambda: one_armed.of(vip, "opened")["backend2"] > given["backend2"] + 30)
+    result = load.stop()
+    assert result["failures"] == []
+    assert result["servers"] == one_armed.of(vip, "opened")
     until(lambda: one_armed.open_flows() == {})
     one_armed.remove(vip)
 
