@@ -37,10 +37,10 @@ _VERBS = {
     "unassign": "shaping",
     "classes": "shaping",
     "count-sent": "shaping",
-    "backends": "balancer_watching",
-    "connections": "balancer_watching",
     "vip": "balancing",
     "backend": "balancing",
+    "backends": "balancer_watching",
+    "connections": "balancer_watching",
     "reload": "reloading",
     "doctor": "doctor",
 }

@@ -46,6 +46,8 @@ class VipTable:
         """Slots of new backends that others had before: flows may still name them."""
         self._taken = self.slots["id"] != 0, self.backends["id"] != 0
         self._forget_leftovers()
+        self.before = self.slots.copy(), self.backends.copy()
+        """Both tables as they were found."""
 
     def _forget_leftovers(self) -> None:
         gone = (self.slots["id"] == 0) | (self.slots["id"] != self.in_force["id"])

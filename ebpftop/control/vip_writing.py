@@ -168,8 +168,10 @@ class VipWriter:
         """Return the ring that a `VIP` record names."""
         start, length = int(record["ring_start"]), int(record["ring_length"])
         words = -(-length // layout.RING_WORD)
-        held = self._maps["rings"].read(words, start=start // layout.RING_WORD)[1]
-        ring: list[int] = held.copy().view("<u2")[:length].tolist()
+        if not words:
+            return []
+        held = self._maps["rings"].read_part(start // layout.RING_WORD, words)
+        ring: list[int] = held.view("<u2")[:length].tolist()
         return ring
 
     def _put_config(self, table: VipTable, *, looks_again: bool) -> None:

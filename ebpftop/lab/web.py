@@ -236,9 +236,7 @@ class _Load:
             OSError, EOFError, ValueError, LimitOverrunError: A request failed.
         """
         options = self._options
-        with socket.socket(socket.AF_INET6 if ":" in options.server else socket.AF_INET) as handle:
-            handle.setblocking(False)
-            handle.bind(("", 0))
+        with self._bound() as handle:
             connection.port = handle.getsockname()[1]
             async with asyncio.timeout(options.timeout):
                 await asyncio.get_running_loop().sock_connect(
@@ -254,6 +252,19 @@ class _Load:
                 writer.close()
                 with suppress(OSError):
                     await writer.wait_closed()
+
+    def _bound(self) -> socket.socket:
+        """Return a socket on a port that no failure had: what the kernel knows of those stays."""
+        spent = {failure["port"] for failure in self._failures}
+        while True:
+            handle = socket.socket(
+                socket.AF_INET6 if ":" in self._options.server else socket.AF_INET
+            )
+            handle.setblocking(False)
+            handle.bind(("", 0))
+            if handle.getsockname()[1] not in spent:
+                return handle
+            handle.close()
 
     async def _talk(
         self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

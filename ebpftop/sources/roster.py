@@ -123,7 +123,7 @@ def _shares(rings: Map, value: Any) -> Mapping[int, float]:
     start, length = int(value["ring_start"]), int(value["ring_length"])
     if not length:
         return {}
-    words = rings.read(-(-length // RING_WORD), start=start // RING_WORD)[1]
+    words = rings.read_part(start // RING_WORD, -(-length // RING_WORD))
     places = words.view("<u2")[:length]
     found, counts = np.unique(places, return_counts=True)
     return dict(zip(found.tolist(), (counts / length).tolist(), strict=True))
