@@ -68,6 +68,11 @@ class Controls(Protocol):
         """The acts on traffic classes."""
         ...
 
+    @property
+    def balancing(self) -> BalancingControls:
+        """The acts on VIPs and their backends."""
+        ...
+
     def guarded(self, prefix: Prefix) -> str | None:
         """Say why dropping `prefix` could cut the operator off; None where it could not."""
         ...
