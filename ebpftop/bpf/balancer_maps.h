@@ -29,6 +29,7 @@ enum algorithm { ALGORITHM_RR, ALGORITHM_WRR, ALGORITHM_LEAST, ALGORITHM_MAGLEV 
 #define VIP_DSR (1U << 0)       /* rewrite MAC addresses only; backends own the address */
 #define VIP_RESET (1U << 1)     /* no backend lives: the ring holds all of them */
 #define VIP_ALL (1U << 2)       /* of a slot: where no backend lives, use all of them */
+#define VIP_POLICY (1U << 3)    /* of a slot: the policy file has it */
 
 struct vip {
 	__u32 id;
@@ -43,7 +44,7 @@ struct vip {
 struct vip_slot {
 	struct service service;
 	__u32 id;                 /* 0: the slot is free */
-	__u32 flags;              /* VIP_DSR, VIP_ALL: the operator's choice */
+	__u32 flags;              /* VIP_DSR, VIP_ALL, VIP_POLICY: for writers */
 };
 
 /* How a VIP's backends are asked whether they live, by the VIP's slot. For user space alone. */
@@ -72,6 +73,7 @@ struct hop {
 };
 
 #define BACKEND_SERVES (1U << 0) /* flows that it has may stay */
+#define BACKEND_POLICY (1U << 1) /* for writers: the policy file has it */
 
 enum backend_state { BACKEND_UP, BACKEND_DRAIN, BACKEND_DOWN };
 enum health { HEALTH_UNKNOWN, HEALTH_GOOD, HEALTH_BAD };

@@ -37,6 +37,8 @@ _VERBS = {
     "unassign": "shaping",
     "classes": "shaping",
     "count-sent": "shaping",
+    "vip": "balancing",
+    "backend": "balancing",
     "backends": "balancer_watching",
     "connections": "balancer_watching",
     "reload": "reloading",

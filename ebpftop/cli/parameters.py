@@ -11,10 +11,18 @@ from typing import Any
 
 import click
 
+from ebpftop.control.balancing import BalancingControl
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.shaping import ShapingControl
 from ebpftop.errors import NotPermittedError
-from ebpftop.format import parse_address, parse_count, parse_duration, parse_rate, parse_size
+from ebpftop.format import (
+    parse_address,
+    parse_count,
+    parse_duration,
+    parse_rate,
+    parse_service,
+    parse_size,
+)
 from ebpftop.kernel.attaching import MODES
 from ebpftop.kernel.instance import Instance, describe_failure, find
 
@@ -36,6 +44,8 @@ RATE = _Word("RATE", parse_rate)
 """Bits a second."""
 SIZE = _Word("SIZE", parse_size)
 """Bytes."""
+SERVICE = _Word("VIP", parse_service)
+"""A VIP, as a `Service`."""
 COUNT = _Word("N", parse_count)
 """A whole number, `1k` and `2m` too."""
 
@@ -114,5 +124,16 @@ def shaped(iface: str) -> Iterator[ShapingControl]:
     instance = _opened(iface, read_only=False)
     try:
         yield ShapingControl(instance)
+    finally:
+        instance.close()
+
+
+@contextmanager
+def balanced(iface: str) -> Iterator[BalancingControl]:
+    """Open the load balancer of what is attached to `iface`, for one act."""
+    require_root("changing anything")
+    instance = _opened(iface, read_only=False)
+    try:
+        yield BalancingControl(instance)
     finally:
         instance.close()

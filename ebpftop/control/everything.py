@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from ebpftop.control.balancing import BalancingControl
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.shaping import ShapingControl
 
@@ -16,3 +17,8 @@ class InstanceControl(ProtectionControl):
     def shaping(self) -> ShapingControl:
         """The acts on traffic classes."""
         return ShapingControl(self._instance, holding_lock=self._holding_lock)
+
+    @cached_property
+    def balancing(self) -> BalancingControl:
+        """The acts on VIPs and their backends."""
+        return BalancingControl(self._instance, holding_lock=self._holding_lock)

@@ -5,13 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import Flag
 from ebpftop.config import AccessPolicy, CapacityPolicy, Policy
+from ebpftop.control.balancing import BalancingControl
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.rules import RuleTable
 from ebpftop.control.shaping import ClassRequest, ShapingControl
+from ebpftop.control.vip_rules import VipRequest
 from ebpftop.kernel import attaching, bpffs, libbpf
 from ebpftop.kernel.instance import Instance, sweep_stale
 
@@ -93,8 +98,31 @@ def _configure(instance: Instance, policy: Policy) -> None:
     flags = Flag.DROP_NEW if protection.over_budget == "drop" else 0
     flags |= Flag.DROP_UNPARSED if protection.unparsed == "drop" else 0
     table.config["flags"] = flags
+    _configure_balancer(table.config, policy)
     table.commit()
     control = ProtectionControl(instance, holding_lock=True)
     control.set_limits(policy.limits.limits())
     control.allow_all(policy.allow)
     control.protect(policy.management)
+    BalancingControl(instance, holding_lock=True).apply(vip_requests(policy))
+
+
+def _configure_balancer(config: NDArray[Any], policy: Policy) -> None:
+    """Write what holds for all VIPs into the one `CONFIG` record."""
+    balancer = policy.balancer
+    # A flow takes two entries.
+    new_flows_s = balancer.new_flows_per_core_s or (
+        policy.capacity.connections / 2 / TABLE_TURNOVER_S / libbpf.possible_cpus()
+    )
+    config["new_flows"] = max(1, round(new_flows_s * layout.NEW_SOURCES_WINDOW_S))
+    for name in ("tcp_idle", "tcp_opening", "udp_idle"):
+        config[f"{name}_ns"] = round(getattr(balancer, f"{name}_s") * 1e9)
+    flags = int(config["flags"][0]) & ~(Flag.DROP_FRAGMENTS | Flag.DROP_OPTIONS)
+    flags |= Flag.DROP_FRAGMENTS if balancer.fragments == "drop" else 0
+    flags |= Flag.DROP_OPTIONS if balancer.options == "drop" else 0
+    config["flags"] = flags
+
+
+def vip_requests(policy: Policy) -> list[VipRequest]:
+    """Return the VIPs of a policy."""
+    return [VipRequest(each.vip(), each.wanted_backends()) for each in policy.vips]

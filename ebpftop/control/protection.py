@@ -23,7 +23,6 @@ from ebpftop.control.rules import RuleTable, entries
 from ebpftop.control.writing import InstanceWriter
 from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.format import printable
-from ebpftop.kernel import libbpf
 from ebpftop.kernel.clock import coarse_ns, tick_ns
 from ebpftop.model import Limits, Prefix
 
@@ -203,30 +202,6 @@ class ProtectionControl(InstanceWriter):
                 self._run(ControlOp.END_AUTO, Prefix(address.high, address.low, 64 if net else 128))
         if not Guard(self._maps).is_complete():
             self.protect()
-
-    def _tell(self, kind: EventKind, prefix: Prefix, text: str, value: int = 0) -> None:
-        self._run(ControlOp.EVENT, prefix, kind=kind, text=text, value=value)
-
-    def _run(
-        self,
-        op: ControlOp,
-        prefix: Prefix | None = None,
-        *,
-        slot: int = 0,
-        kind: int = 0,
-        text: str = "",
-        value: int = 0,
-    ) -> None:
-        request = np.zeros(1, layout.CONTROL_REQUEST)
-        request["op"], request["slot"] = op, slot
-        event = request["event"]
-        if prefix is not None:
-            event["address"]["high"], event["address"]["low"] = prefix.high, prefix.low
-            event["length"] = prefix.length
-        event["kind"] = kind
-        event["value"][:, 0] = value
-        event["text"] = text.encode()[: layout.EVENT_TEXT_BYTES].decode(errors="ignore").encode()
-        libbpf.run_program(self._instance.programs["control"], request.tobytes())
 
 
 def _until(request: BlockRequest, now_ns: int) -> int:

@@ -14,6 +14,7 @@ from ebpftop.errors import EbpftopError
 from ebpftop.model import (
     VERDICTS,
     Allowed,
+    Backend,
     Blocks,
     Classes,
     ClassKey,
@@ -25,11 +26,13 @@ from ebpftop.model import (
     MapInfo,
     Prefix,
     Rates,
+    Service,
     Snapshot,
     Sources,
     SourceState,
     Totals,
     TrafficClass,
+    Vip,
 )
 
 START_NS = 500_000_000_000_000
@@ -347,6 +350,37 @@ class FakeShaping:
         self._controls._act("unassign", prefix)
 
 
+class FakeBalancing:
+    """The balancer's part of `FakeControls`."""
+
+    def __init__(self, controls: FakeControls) -> None:
+        self._controls = controls
+
+    def add_vip(self, wanted: Vip) -> None:
+        """Remember a VIP."""
+        self._controls._act("add_vip", wanted)
+
+    def set_vip(self, service: Service, changes: Mapping[str, Any]) -> None:
+        """Remember a change of a VIP."""
+        self._controls._act("set_vip", service, dict(changes))
+
+    def delete_vip(self, service: Service) -> None:
+        """Remember the end of a VIP."""
+        self._controls._act("delete_vip", service)
+
+    def add_backend(self, vip: Service, wanted: Backend) -> None:
+        """Remember a backend."""
+        self._controls._act("add_backend", vip, wanted)
+
+    def set_backends(self, vip: Service, changes: Mapping[Service, Mapping[str, Any]]) -> None:
+        """Remember a change of backends."""
+        self._controls._act("set_backends", vip, {s: dict(c) for s, c in changes.items()})
+
+    def delete_backend(self, vip: Service, backend: Service) -> None:
+        """Remember the end of a backend."""
+        self._controls._act("delete_backend", vip, backend)
+
+
 class FakeControls:
     """Remembers what it was asked to do, in words and values."""
 
@@ -354,6 +388,11 @@ class FakeControls:
     def shaping(self) -> FakeShaping:
         """The acts on traffic classes."""
         return FakeShaping(self)
+
+    @property
+    def balancing(self) -> FakeBalancing:
+        """The acts on VIPs and their backends."""
+        return FakeBalancing(self)
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []

@@ -12,60 +12,51 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 
-from ebpftop.errors import KernelRefusedError, UsageError
-from ebpftop.format import (
-    parse_address,
-    parse_duration,
-    parse_rate,
-    parse_size,
-    printable,
+from ebpftop.config.balancing import BalancerPolicy, VipPolicy
+from ebpftop.config.values import (
+    MAX_POLICY_DURATION_S,
+    PerSecond,
+    PositivePerSecond,
+    PositiveSeconds,
+    Prefixes,
+    RateBps,
+    Seconds,
+    Section,
+    SizeBytes,
+    Verdict,
+    decode,
 )
-from ebpftop.model import ClassKey, Limits, Prefix, TrafficClass
+from ebpftop.errors import KernelRefusedError, UsageError
+from ebpftop.format import printable
+from ebpftop.model import ClassKey, Limits, TrafficClass
 
-MAX_POLICY_DURATION_S = 30 * 86_400.0
-"""The longest time span in a policy: what happens by itself must also end by itself."""
+__all__ = [
+    "MAX_POLICY_DURATION_S",
+    "AccessPolicy",
+    "BalancerPolicy",
+    "CapacityPolicy",
+    "ClassPolicy",
+    "LimitPolicy",
+    "Policy",
+    "PositiveSeconds",
+    "Prefixes",
+    "ProtectionPolicy",
+    "RateBps",
+    "Seconds",
+    "Section",
+    "ShapingPolicy",
+    "SizeBytes",
+    "VipPolicy",
+    "load",
+]
 
 _MAX_ENTRIES = 16_777_216
-
-Verdict = Annotated[Literal["pass", "drop"], Meta(examples=["drop"])]
-"""What becomes of packets."""
-
-PerSecond = Annotated[int, Meta(ge=0, le=2**32 - 1, examples=[1000])]
-"""A limit in events a second; 0 is none."""
-
-PositivePerSecond = Annotated[int, Meta(ge=1, le=2**32 - 1, examples=[1000])]
-"""Events a second."""
-
-
-class RateBps(int):
-    """A RATE of the file, in bits a second."""
-
-
-class SizeBytes(int):
-    """A SIZE of the file, in bytes."""
-
-
-class Seconds(float):
-    """A DURATION of the file that ends, in seconds."""
-
-
-class PositiveSeconds(Seconds):
-    """A DURATION of the file that ends and is not 0, in seconds."""
-
-
-class Prefixes(tuple[Prefix, ...]):
-    """A list of addresses and prefixes of the file."""
-
-    __slots__ = ()
-
-
-class Section(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A table of the file; its fields are the only keys."""
 
 
 class LimitPolicy(Section, kw_only=True, frozen=True):
@@ -196,6 +187,10 @@ class Policy(Section, kw_only=True, frozen=True):
     """What the shaper does besides its classes."""
     classes: tuple[ClassPolicy, ...] = msgspec.field(default=(), name="class")
     """What is held to a rate."""
+    balancer: BalancerPolicy = BalancerPolicy()
+    """What holds for all VIPs."""
+    vips: tuple[VipPolicy, ...] = msgspec.field(default=(), name="vip")
+    """What is balanced."""
 
 
 _LINE = re.compile(r"line ([0-9]+)")
@@ -231,7 +226,7 @@ def load(path: Path) -> Policy:
         raise KernelRefusedError(problem) from None
     document = _parse_toml(name, content)
     try:
-        return msgspec.convert(document, Policy, dec_hook=_decode)
+        return msgspec.convert(document, Policy, dec_hook=decode)
     except msgspec.ValidationError as error:
         raise _explain(name, str(error)) from None
 
@@ -250,46 +245,6 @@ def _parse_toml(name: str, content: bytes) -> dict[str, Any]:
     except (RecursionError, ValueError) as error:
         problem = f"{name}: {printable(str(error))}"
     raise UsageError(problem, "write it in TOML, see https://toml.io")
-
-
-def _decode(kind: type, value: object) -> object:
-    """Read what TOML has no type for; msgspec adds the key to a ValueError."""
-    try:
-        if kind is Prefixes:
-            return _prefixes(value)
-        if kind is RateBps:
-            return RateBps(parse_rate(_text(value)))
-        if kind is SizeBytes:
-            return SizeBytes(parse_size(_text(value)))
-        if issubclass(kind, Seconds):
-            return _seconds(kind, _text(value))
-    except UsageError as error:
-        # An example follows in the file's own words; a remedy is worth more for an address.
-        detail = f", {error.remedy}" if kind is Prefixes else ""
-        raise ValueError(error.problem + detail) from None
-    raise NotImplementedError(kind)
-
-
-def _text(value: object) -> str:
-    # A bare number goes on as text, so that it is refused for its missing unit unless it is 0.
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("expected text")
-    return str(value)
-
-
-def _prefixes(value: object) -> Prefixes:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError("expected a list of texts")
-    return Prefixes(map(parse_address, value))
-
-
-def _seconds(kind: type[Seconds], text: str) -> Seconds:
-    seconds = parse_duration(text)
-    if seconds is None or seconds > MAX_POLICY_DURATION_S:
-        raise ValueError(f"'{printable(text)}' is longer than 30 days")
-    if kind is PositiveSeconds and not seconds:
-        raise ValueError("it must be more than 0")
-    return kind(seconds)
 
 
 def _explain(name: str, message: str) -> UsageError:
@@ -325,8 +280,8 @@ def _keys(section: type[Section], parent: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _element(kind: Any) -> Any:
-    """Return what a `[[table]]` consists of, and anything else as it is."""
-    return get_args(kind)[0] if get_origin(kind) is tuple else kind
+    """Return what a `[[table]]`, or one that may be left out, consists of; others as they are."""
+    return get_args(kind)[0] if get_origin(kind) in (tuple, UnionType) else kind
 
 
 def _right_key(key: str, keys: list[str]) -> str:
@@ -350,5 +305,7 @@ def _example(key: str, kind: Any) -> str:
         return f"[[{key}]]"
     if isinstance(kind, type):
         return f"[{key}]"
+    if get_origin(kind) is UnionType:
+        return f"{key.rpartition('.')[2]} = {{...}}"
     value = next(meta.examples[0] for meta in kind.__metadata__ if meta.examples)
     return f"{key.rpartition('.')[2]} = {json.dumps(value)}"
