@@ -94,13 +94,14 @@ class Controlled:
     # What is observed
 
     def flows(self) -> dict[str, int]:
-        """Open flows of each backend that has any, as the programs count them."""
+        """Open flows of each backend's address that has any, as the programs count them."""
         counts = self.maps["backend_flows"].read()[1].astype("<i8")
         backends = self.maps["backends"].read()[1]
-        named = {}
+        named: dict[str, int] = {}
         for slot in np.flatnonzero(counts).tolist():
             address = backends["service"]["address"][slot]
-            named[str(Prefix(int(address["high"]), int(address["low"])))] = int(counts[slot])
+            name = str(Prefix(int(address["high"]), int(address["low"])))
+            named[name] = named.get(name, 0) + int(counts[slot])
         return named
 
     def entries(self) -> int:

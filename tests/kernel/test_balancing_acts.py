@@ -131,7 +131,7 @@ def test_a_backend_that_is_well_again_gets_its_share(lb: Controlled) -> None:
 
 
 def test_where_no_backend_lives_the_policy_decides(lb: Controlled) -> None:
-    lb.balance(VIP, A, B, algorithm="rr")
+    lb.balance(VIP, A, B, algorithm="rr", check=HealthCheck())
     placed = lb.open(range(1, 5))
     for backend in (A, B):
         lb.control.set_health(VIP, backend, False)
@@ -147,6 +147,15 @@ def test_where_no_backend_lives_the_policy_decides(lb: Controlled) -> None:
     lb.control.set_backends(VIP, {B: {"state": "up"}})
     lb.control.set_health(VIP, B, True)
     assert set(lb.open(range(31, 35)).values()) == {TWO}
+
+
+def test_without_a_check_nothing_is_known_of_health_any_more(lb: Controlled) -> None:
+    lb.balance(VIP, A, B, check=HealthCheck())
+    lb.control.set_health(VIP, A, False)
+    lb.control.set_vip(VIP, {"algorithm": "rr"})
+    assert lb.send(1) == lb.send(2) == TWO
+    lb.control.set_vip(VIP, {"check": None})
+    assert {lb.send(3), lb.send(4)} == {ONE, TWO}
 
 
 def test_changes_of_state_and_health_are_told_and_what_is_no_news_is_not(lb: Controlled) -> None:
