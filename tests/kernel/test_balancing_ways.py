@@ -175,29 +175,36 @@ def test_a_backend_behind_a_gateway_has_the_gateways_mac_and_the_routes_mtu(
     stage.lab.server.ip("route del 10.5.0.0/16")
 
 
-def test_a_vlan_on_the_interface_is_a_way_out_and_another_interface_is_not(
-    stage: Stage, keeper: WayKeeper
-) -> None:
+@pytest.mark.kernel("vlan")
+def test_a_vlan_on_the_interface_is_a_way_out(stage: Stage, keeper: WayKeeper) -> None:
     server, index = stage.lab.server, stage.instance.meta.attachments[0].index
     server.ip(
         f"link add link {IFACE} name eth0.42 type vlan id 42", "link set eth0.42 up",
         "address add 10.42.0.1/24 dev eth0.42",
         "neigh replace 10.42.0.9 lladdr 02:00:00:00:42:09 dev eth0.42 nud permanent",
-        "link add dummy0 type dummy", "link set dummy0 up", "address add 10.43.0.1/24 dev dummy0",
-        "neigh replace 10.43.0.9 lladdr 02:00:00:00:43:09 dev dummy0 nud permanent",
     )  # fmt: skip
-    for address in ("10.42.0.9", "10.43.0.9"):
-        backend(stage, address)
+    backend(stage, "10.42.0.9")
     keeper.refresh()
     tagged = 1 << layout.VLAN_TAGS_SHIFT | 42
     assert hops(stage)["10.42.0.9"] == way(stage, "02:00:00:00:42:09", vlan=tagged)
-    assert hops(stage)["10.43.0.9"] == UNKNOWN
-    keys, values = stage.instance.maps["ports"].read()
-    assert sorted(values.tolist()) == [(index, 0), (index, tagged)]
-    assert len(keys) == 2
-    server.ip("link del eth0.42", "link del dummy0")
+    assert sorted(stage.instance.maps["ports"].read()[1].tolist()) == [(index, 0), (index, tagged)]
+    server.ip("link del eth0.42")
     heard(keeper, lambda: hops(stage)["10.42.0.9"] == UNKNOWN)
     assert stage.instance.maps["ports"].read()[1].tolist() == [(index, 0)]
+
+
+def test_an_interface_without_the_program_is_no_way_out(stage: Stage, keeper: WayKeeper) -> None:
+    stage.lab.server.ip(
+        "link add other type veth peer name another", "link set other up", "link set another up",
+        "address add 10.43.0.1/24 dev other",
+        "neigh replace 10.43.0.9 lladdr 02:00:00:00:43:09 dev other nud permanent",
+    )  # fmt: skip
+    backend(stage, "10.43.0.9")
+    backend(stage, stage.lab.clients[0].ipv4)
+    kept(keeper, lambda: hops(stage)[stage.lab.clients[0].ipv4] != UNKNOWN)
+    assert hops(stage)["10.43.0.9"] == UNKNOWN
+    assert len(stage.instance.maps["ports"].read()[0]) == 1
+    stage.lab.server.ip("link del other")
 
 
 def test_the_sweeper_keeps_ways_and_leaves_them_to_the_kernel_at_its_end(stage: Stage) -> None:
