@@ -143,17 +143,14 @@ class BalancerPane(Pane):
         held, row = snapshot.backends, row_of(snapshot, target)
         assert row is not None
         cells = [Cell(f"▸ {target.backend.endpoint}", "strong")]
-        got = float(held.measured_share[row])
-        share = fmt.percent(float(held.share[row]))
-        cells.append(Cell(f"gets {fmt.percent(got)} of {share}"))
-        cells.append(Cell(fmt.bits_rate_unit(held.bps[row])))
-        line = spark(self.picture.backends, target, snapshot.clock.monotonic_ns / 1e9, 10)
-        cells.append(Cell(line, "info"))
         if not held.reachable[row]:
             cells.append(Cell("no known way to it", "warn"))
         if (first := int(held.first_weight[row])) != present.weight:
             cells.append(Cell(f"found with weight {first}", "muted"))
-        return cells
+        got = fmt.percent(float(held.measured_share[row]))
+        cells.append(Cell(f"got {got} of the flows of 10 s"))
+        line = spark(self.picture.backends, target, snapshot.clock.monotonic_ns / 1e9, 10)
+        return [*cells, Cell(fmt.bits_rate_unit(held.bps[row])), Cell(line.strip(), "info")]
 
     def _planned(self, vip: Service) -> str:
         parts = []

@@ -51,20 +51,6 @@ def parse_weight(text: str) -> int:
     return int(typed)
 
 
-def parse_service(text: str, protocol: str | None = None) -> Service:
-    """Return the service that was typed.
-
-    Raises:
-        UsageError: It is none.
-    """
-    try:
-        return Service.parse(text, protocol)
-    except ValueError:
-        example = "198.51.100.10:80/tcp" if protocol is None else "10.0.0.1:8080"
-        typed = fmt.printable(text, 60)
-        raise UsageError(f"'{typed}' is no such thing", f"write it as {example}") from None
-
-
 def parse_check(text: str) -> HealthCheck | None:
     """Return the check of `none`, `tcp`, `http` or `http /path`.
 
@@ -230,7 +216,7 @@ class NewVipDialog(_FieldsDialog):
         """Check the lines and add the VIP."""
         name = "VIP"
         try:
-            service = parse_service(self.typed(name))
+            service = fmt.parse_service(self.typed(name))
             name = "algorithm"
             algorithm = _one_of(ALGORITHMS, self.typed(name), name)
             name = "mode"
@@ -273,7 +259,7 @@ class NewBackendDialog(_FieldsDialog):
         """Check the lines and add the backend."""
         name = "backend"
         try:
-            service = parse_service(self.typed(name), self.target.protocol)
+            service = fmt.parse_service(self.typed(name), self.target.protocol)
             name = "weight"
             weight = parse_weight(self.typed(name))
         except UsageError as error:
