@@ -22,13 +22,14 @@ from ebpftop.errors import EbpftopError
 from ebpftop.format import printable
 from ebpftop.model import Event, Snapshot
 from ebpftop.screens import chrome
+from ebpftop.screens.backend_history import BackendHistory
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.help import HelpScreen
 from ebpftop.screens.history import History
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
-from ebpftop.screens.pane import Picture
+from ebpftop.screens.pane import Pane, Picture
 from ebpftop.sources import Sampler, Source
 from ebpftop.widgets.cells import Cell
 
@@ -104,6 +105,7 @@ class DashboardApp(App[None]):
         self._notes = [printable(note, _MAX_WORDS) for note in (*why, *notices)]
         # Snapshots replace each other in the queue; what happened meanwhile must not get lost.
         self._arrived: deque[tuple[Sequence[Event], int]] = deque()
+        self._source = source
         self.sampler = Sampler(source, interval_s, self._deliver, self._lose)
         self.main = MainScreen(self.sub_title, controls)
 
@@ -149,7 +151,7 @@ class DashboardApp(App[None]):
         if not self.offers(action):
             return
         if action.opens:
-            self.main.open_pane(action.opens, self.shown)
+            self._open_pane(action.opens)
         elif action.panes:
             self.main.pane.acts()[action_id]()
         else:
@@ -198,15 +200,23 @@ class DashboardApp(App[None]):
     def on_dashboard_app_attempted(self, message: Attempted) -> None:
         """Say how the act went; its effect shows in the next snapshot, which is asked for."""
         dialog, said = message.attempt.dialog, printable(message.attempt.said)
-        waits = dialog in self.screen_stack
-        if waits:
+        waits = dialog is not None and dialog in self.screen_stack
+        if waits and dialog is not None:
             dialog.attempted(message.error)
+        if message.attempt.told is not None:
+            message.attempt.told(message.error)
         if message.error is None:
             self.notify(f"{said}: accepted", markup=False)
             self.sampler.sample_now()
         elif not waits:
             words = f"{said}: {printable(str(message.error), _MAX_WORDS)}"
             self.notify(words, severity="error", markup=False)
+
+    def on_pane_go_to(self, message: Pane.GoTo) -> None:
+        """Open another pane on what a pane found there."""
+        self._open_pane(message.name)
+        self.main.pane.look_for(message.filter, message.target)
+        self._show_chrome()
 
     def on_pane_changed(self) -> None:
         """Offer what fits what is selected now."""
@@ -243,9 +253,11 @@ class DashboardApp(App[None]):
             missed += overwritten
         history = before.history if before else History()
         classes = before.classes if before else ClassHistory()
+        backends = before.backends if before else BackendHistory()
         return Picture(
-            snapshot, history.extended(snapshot), tuple(events), missed, classes.extended(snapshot)
-        )
+            snapshot, history.extended(snapshot), tuple(events), missed,
+            classes.extended(snapshot), backends.extended(snapshot),
+        )  # fmt: skip
 
     def _show_latest(self) -> None:
         if self.picture is not None:
@@ -282,6 +294,15 @@ class DashboardApp(App[None]):
         if action.id == "pause" and self.paused:
             return replace(action, label="resume")
         return action
+
+    def _open_pane(self, name: str) -> None:
+        """Bring a pane into sight, and have read what only it draws."""
+        wanted = self.main.panes[name].NEEDS_CONNECTIONS
+        missing = wanted and not self._source.want_connections
+        self._source.want_connections = wanted
+        self.main.open_pane(name, self.shown)
+        if missing:
+            self.sampler.sample_now()
 
     def _toggle_pause(self) -> None:
         self.paused = not self.paused

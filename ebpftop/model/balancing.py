@@ -204,18 +204,23 @@ class Backends:
         }
 
 
-def wished_shares(algorithm: str, backends: Sequence[Backend]) -> list[float]:
-    """Return which part of new flows each backend of a VIP would get if all of them were healthy.
+def wished_shares(
+    algorithm: str, backends: Sequence[Backend], healthy: Sequence[bool | None] = ()
+) -> list[float]:
+    """Return which part of new flows each backend of a VIP is to get.
 
     Args:
         algorithm: A word of `ALGORITHMS`; `rr` and `least` know no weights but 0.
         backends: As their operator wants them.
+        healthy: What the checks say of each; empty where none is to be left out.
     """
     weighted = algorithm in ("wrr", "maglev")
     claims = [
         (backend.weight if weighted else min(1, backend.weight)) if backend.state == "up" else 0
         for backend in backends
     ]
+    if healthy:
+        claims = [0 if good is False else c for c, good in zip(claims, healthy, strict=True)]
     total = sum(claims)
     return [claim / total if total else 0.0 for claim in claims]
 

@@ -50,12 +50,14 @@ class Dialog(ModalScreen[None]):
     class Attempt(Message):
         """Asks the app to run an act off the event loop, and to say how it went."""
 
-        dialog: Dialog
-        """Who asks; it is told of the outcome."""
+        dialog: Dialog | None
+        """Who asks, and is told of the outcome; None for a pane."""
         act: Callable[[], None]
         """What to run; raises an `EbpftopError` where it cannot be done."""
         said: str
         """What to tell the operator once it is done."""
+        told: Callable[[EbpftopError | None], None] | None = None
+        """Called with what became of it, where a pane asks."""
 
     def __init__(self, title: str, does: str) -> None:
         super().__init__()

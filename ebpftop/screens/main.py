@@ -12,7 +12,9 @@ from textual.widgets import ContentSwitcher, Static
 from ebpftop.actions import ACTIONS, Action
 from ebpftop.control import Controls
 from ebpftop.screens import chrome
+from ebpftop.screens.balancer import BalancerPane
 from ebpftop.screens.blocks import BlocksPane
+from ebpftop.screens.connections import ConnectionsPane
 from ebpftop.screens.overview import OverviewPane
 from ebpftop.screens.pane import Pane, Picture
 from ebpftop.screens.shaper import ShaperPane
@@ -20,7 +22,9 @@ from ebpftop.screens.talkers import TalkersPane
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell
 
-PANES: tuple[type[Pane], ...] = (OverviewPane, TalkersPane, BlocksPane, ShaperPane)
+PANES: tuple[type[Pane], ...] = (
+    OverviewPane, TalkersPane, BlocksPane, BalancerPane, ShaperPane, ConnectionsPane,
+)  # fmt: skip
 """The panes, in the order of their tabs."""
 
 SMALLEST = (60, 15)

@@ -6,13 +6,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual.containers import Vertical
 from textual.message import Message
 
 from ebpftop.control import Controls
 from ebpftop.model import Event, Snapshot
+from ebpftop.screens.backend_history import BackendHistory
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.history import History
 from ebpftop.widgets.cells import Cell
@@ -32,6 +33,8 @@ class Picture:
     """Events since the dashboard opened that were overwritten before they were read."""
     classes: ClassHistory = field(default_factory=ClassHistory)
     """What came of each traffic class in the last minute."""
+    backends: BackendHistory = field(default_factory=BackendHistory)
+    """What each backend carried in the last minute."""
 
 
 class Pane(Vertical):
@@ -44,8 +47,21 @@ class Pane(Vertical):
     class Changed(Message):
         """The operator changed its selection, order or filter: what is offered may differ now."""
 
+    @dataclass
+    class GoTo(Message):
+        """Asks the app to open another pane on something."""
+
+        name: str
+        """The pane."""
+        filter: str = ""
+        """What to filter its rows by; empty shows all."""
+        target: Any = None
+        """What to select; None leaves the selection where it is."""
+
     NAME: ClassVar[str]
     """Its name in the actions."""
+    NEEDS_CONNECTIONS: ClassVar[bool] = False
+    """Whether it draws the flows of VIPs, which are read only while somebody wants them."""
     picture: Picture | None = None
     """What it drew last."""
 
@@ -77,6 +93,14 @@ class Pane(Vertical):
     def filter_text(self) -> str:
         """The filter in force; empty where all rows are shown."""
         return ""
+
+    def look_for(self, expression: str, target: Any) -> None:
+        """Show what another pane sent the operator here for.
+
+        Args:
+            expression: What to filter by; empty shows all rows.
+            target: What to select; None leaves the selection where it is.
+        """
 
     def enter(self) -> None:
         """Take the focus: the pane was chosen."""
