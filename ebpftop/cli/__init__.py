@@ -41,6 +41,7 @@ _VERBS = {
     "backend": "balancing",
     "backends": "balancer_watching",
     "connections": "balancer_watching",
+    "explain": "explaining",
     "reload": "reloading",
     "doctor": "doctor",
 }

@@ -13,7 +13,7 @@ import click
 from ebpftop import config
 from ebpftop.cli.parameters import CONFIG, INTERFACE, INTERFACES, MODE, require_root
 from ebpftop.control import policy as policies
-from ebpftop.control.protection import ProtectionControl
+from ebpftop.control.everything import InstanceControl
 from ebpftop.control.sweeping import Sweeper
 from ebpftop.errors import NotAttachedError, SourceLostError
 from ebpftop.kernel import attaching, bpffs
@@ -67,7 +67,7 @@ def _serve(instance: Instance, told: Sequence[int]) -> None:
     Raises:
         SourceLostError: It does not: somebody detached it, or the interfaces were deleted.
     """
-    sweeper = Sweeper(ProtectionControl(instance))
+    sweeper = Sweeper(InstanceControl(instance))
     sweeper.start()
     try:
         while not told:

@@ -28,7 +28,7 @@ from ebpftop.config import (
     Seconds,
 )
 from ebpftop.control import policy as policies
-from ebpftop.control.protection import ProtectionControl
+from ebpftop.control.everything import InstanceControl
 from ebpftop.control.sweeping import Sweeper
 from ebpftop.errors import EbpftopError
 from ebpftop.filtering import Filter
@@ -121,7 +121,7 @@ def _measure(
     lab: labs.Lab, instance: Instance, seconds: float, signals: list[int]
 ) -> dict[str, Any]:
     """Run the traffic, and return the report."""
-    sweeper = Sweeper(ProtectionControl(instance))
+    sweeper = Sweeper(InstanceControl(instance))
     source = LiveSource(Instance(instance.folder, read_only=False))
     source.want_connections = True
     told: list[Event] = []

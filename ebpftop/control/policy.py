@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import Flag
 from ebpftop.config import AccessPolicy, CapacityPolicy, Policy
+from ebpftop.control import ways
 from ebpftop.control.balancing import BalancingControl
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.rules import RuleTable
@@ -19,6 +21,7 @@ from ebpftop.control.shaping import ClassRequest, ShapingControl
 from ebpftop.control.vip_rules import VipRequest
 from ebpftop.kernel import attaching, bpffs, libbpf
 from ebpftop.kernel.instance import Instance, sweep_stale
+from ebpftop.kernel.netlink.routes import Routes
 
 TABLE_TURNOVER_S = 8.0
 """Without a number in the policy, new sources alone take at least so long to fill the table."""
@@ -104,6 +107,8 @@ def _configure(instance: Instance, policy: Policy) -> None:
     control.set_limits(policy.limits.limits())
     control.allow_all(policy.allow)
     control.protect(policy.management)
+    with closing(Routes()) as routes:
+        ways.write_ports(instance, ways.exits(instance, routes))
     BalancingControl(instance, holding_lock=True).apply(vip_requests(policy))
 
 

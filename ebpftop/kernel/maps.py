@@ -117,7 +117,8 @@ class Map:
         values, read = np.empty(count, self.value), ct.c_uint32(count)
         keys = np.empty(count, self.key)
         # The kernel goes on after the key that it is given.
-        cursor = None if first == 0 else _at(np.array([first - 1], self.key))
+        before = np.array([max(0, first - 1)], self.key)
+        cursor = _at(before) if first else None
         after = ct.create_string_buffer(8)
         try:
             call(

@@ -14,11 +14,13 @@ from ebpftop.lab.demo import (
     TrafficReport,
     start_demo_traffic,
 )
+from ebpftop.lab.hosts import Backend, Host
 from ebpftop.lab.namespace import Namespace, enter, joined
-from ebpftop.lab.network import Host, Lab
+from ebpftop.lab.network import Lab
 from ebpftop.lab.traffic import (
     Job,
     flood,
+    load_http,
     request_http,
     send_udp,
     serve_bulk,
@@ -28,6 +30,7 @@ from ebpftop.lab.traffic import (
 
 __all__ = [
     "DOWNLOADER",
+    "Backend",
     "ClientReport",
     "DownloadReport",
     "FloodReport",
@@ -40,6 +43,7 @@ __all__ = [
     "enter",
     "flood",
     "joined",
+    "load_http",
     "request_http",
     "send_udp",
     "serve_bulk",

@@ -80,10 +80,13 @@ class Pipeline(Observed):
         os.close(self.explain_program)
 
     def reset(self) -> None:
-        """Empty every map and begin again at START_NS, with nothing but counting on."""
+        """Empty every map and begin again at START_NS, with nothing but counting on.
+
+        Rings stay: they are half a million slots, and where no VIP names one it is not read.
+        """
         for name, opened in self.maps.items():
             if opened.type in ("array", "percpu_array"):
-                if name != "meta":
+                if name not in ("meta", "rings"):
                     indexes = np.arange(opened.max_entries, dtype=layout.U32)
                     opened.put_all(indexes, np.zeros(opened.max_entries, opened.value))
             else:
