@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -130,7 +131,7 @@ class BalancerPane(Pane):
         if vip is not None and self.staged.touches(vip.service):
             plan = [Cell(f"STAGED {self._planned(vip.service)}", "badge")]
         self._plan.display = bool(plan)
-        self._plan.show(plan, [Cell("writes", key="Enter"), Cell("drops", key="Esc")])
+        self._plan.show(plan)
 
     def _about(self) -> Sequence[Cell]:
         """Say what is known of the selected backend."""
@@ -147,8 +148,9 @@ class BalancerPane(Pane):
             cells.append(Cell("no known way to it", "warn"))
         if (first := int(held.first_weight[row])) != present.weight:
             cells.append(Cell(f"found with weight {first}", "muted"))
-        got = fmt.percent(float(held.measured_share[row]))
-        cells.append(Cell(f"got {got} of the flows of 10 s"))
+        got = float(held.measured_share[row])
+        said = f"got {fmt.percent(got)} of the flows of 10 s"
+        cells.append(Cell("no new flow in 10 s" if math.isnan(got) else said))
         line = spark(self.picture.backends, target, snapshot.clock.monotonic_ns / 1e9, 10)
         return [*cells, Cell(fmt.bits_rate_unit(held.bps[row])), Cell(line.strip(), "info")]
 

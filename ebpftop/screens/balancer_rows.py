@@ -37,7 +37,7 @@ VIP_COLUMNS = (
     Column("", "VIP", 18, "left", grows=True),
     Column("", "by", 7, "left", rank=2),
     Column("", "mode", 4, "left", rank=8),
-    Column("", "live", 5, rank=1),
+    Column("", "takes", 5, rank=1),
     Column("", "flows", 5, rank=4),
     Column("", "new/s", 5, rank=5),
     Column("", "pps", 5, rank=3),
@@ -119,7 +119,7 @@ class VipRows:
         planned = self._staged.algorithm(vip.service)
         touched = self._staged.touches(vip.service)
         dropped = int(held.dropped[row])
-        tone: Tone = "good" if live == len(rows) else "warn" if live else "bad"
+        tone: Tone = "bad" if not live else "good" if live == len(rows) else "warn"
         return (
             Cell(f"{'*' if touched else ''}{vip.service}", "warn" if touched else "strong"),
             Cell(f"{STAGED}{planned}", "badge") if planned else Cell(vip.algorithm, "info"),

@@ -10,6 +10,7 @@ from ebpftop import format as fmt
 from ebpftop.model import CONNECTION_STATES, GONE, Clock, Connections, Flow, Snapshot
 from ebpftop.screens.figures import age, number_of
 from ebpftop.screens.list_pane import ListPane, field_kinds
+from ebpftop.screens.pane import Picture
 from ebpftop.widgets.cells import Cell, Column, Tone
 
 _TONES: Mapping[str, Tone] = {
@@ -79,6 +80,12 @@ class ConnectionsPane(ListPane):
     )
     SORT = "packets"
     FILTER_FIELDS = field_kinds(Connections.empty().columns(Clock(0, 0.0)))
+
+    def show(self, picture: Picture) -> None:
+        """Draw the flows, which come a moment after the pane was opened."""
+        super().show(picture)
+        if self.target is None:
+            self.table.select(0)
 
     def fields(self, snapshot: Snapshot) -> Mapping[str, model.Column]:
         """Return the columns that are sorted and filtered by."""

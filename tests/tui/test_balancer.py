@@ -183,7 +183,7 @@ async def test_what_is_staged_shows_the_shares_that_will_come_of_it(
         await running.press("down", "0")
         assert wished(running) == ["→100%", "→0%", "→0%"]
         assert "STAGED 10.0.0.1:8080 weight 4; 10.0.0.2:8080 state drain" in running.text
-        assert "Enter writes" in running.text
+        assert "Enter write  Esc drop" in running.lines[-1]
         await running.press("m", "e")
         # least: equal among those that take flows
         assert wished(running) == ["→50.0%", "→50.0%", "→0%"]

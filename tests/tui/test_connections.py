@@ -120,6 +120,8 @@ async def test_going_to_the_pane_reads_the_flows_at_once() -> None:
         running.source.current = balanced(1)
         await running.press("6")
         await running.until(lambda: "192.0.2.1:40001" in running.text)
+        # The first row is selected once there is one.
+        assert running.list_pane.table.cursor == 0
 
 
 async def test_a_key_leads_from_a_backend_to_its_flows() -> None:
