@@ -13,8 +13,8 @@ from ebpftop.screens.pane import Pane
 from ebpftop.widgets.bar import length_of
 from ebpftop.widgets.cells import Cell, Tone
 
-_SHORT = 4
-"""Letters of a tab's label where there is no room for all."""
+_LETTERS = (None, 6, 4, 3)
+"""How many letters of a tab's label are shown; the first with which all tabs fit."""
 
 
 def identity(
@@ -72,8 +72,10 @@ def tabs(switches: Iterable[Action], current: str, room: int) -> Sequence[Cell]:
         return Cell(label, tone, command(action), action.key_label)
 
     actions = list(switches)
-    whole = [tab(action, None) for action in actions]
-    return whole if length_of(whole) <= room else [tab(action, _SHORT) for action in actions]
+    cut = ([tab(action, letters) for action in actions] for letters in _LETTERS)
+    return next((cells for cells in cut if length_of(cells) <= room), None) or [
+        tab(action, _LETTERS[-1]) for action in actions
+    ]
 
 
 def footer(offered: Sequence[Action]) -> tuple[Sequence[Cell], Sequence[Cell]]:

@@ -11,6 +11,7 @@ from ebpftop.model import CONNECTION_STATES, GONE, Clock, Connections, Flow, Sna
 from ebpftop.screens.figures import age, number_of
 from ebpftop.screens.list_pane import ListPane, field_kinds
 from ebpftop.screens.pane import Picture
+from ebpftop.sources.balancing import CONNECTIONS
 from ebpftop.widgets.cells import Cell, Column, Tone
 
 _TONES: Mapping[str, Tone] = {
@@ -67,7 +68,6 @@ class ConnectionsPane(ListPane):
     """
 
     NAME = actions.CONNECTIONS
-    NEEDS_CONNECTIONS = True
     COLUMNS = (
         Column("client", "client", 17, "left", grows=True),
         Column("vip", "VIP", 20, "left", rank=7, grows=True),
@@ -80,6 +80,11 @@ class ConnectionsPane(ListPane):
     )
     SORT = "packets"
     FILTER_FIELDS = field_kinds(Connections.empty().columns(Clock(0, 0.0)))
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """The flows: they are read only while somebody looks at them."""
+        return frozenset((CONNECTIONS,))
 
     def show(self, picture: Picture) -> None:
         """Draw the flows, which come a moment after the pane was opened."""

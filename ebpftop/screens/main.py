@@ -17,6 +17,7 @@ from ebpftop.screens.blocks import BlocksPane
 from ebpftop.screens.connections import ConnectionsPane
 from ebpftop.screens.overview import OverviewPane
 from ebpftop.screens.pane import Pane, Picture
+from ebpftop.screens.programs import ProgramsPane
 from ebpftop.screens.shaper import ShaperPane
 from ebpftop.screens.talkers import TalkersPane
 from ebpftop.widgets.bar import Bar, length_of
@@ -24,6 +25,7 @@ from ebpftop.widgets.cells import GAP, Cell
 
 PANES: tuple[type[Pane], ...] = (
     OverviewPane, TalkersPane, BlocksPane, BalancerPane, ShaperPane, ConnectionsPane,
+    ProgramsPane,
 )  # fmt: skip
 """The panes, in the order of their tabs."""
 

@@ -404,9 +404,9 @@ class FakeSource:
 
     def __init__(self, first: Snapshot | None = None) -> None:
         self.current = first or snapshot()
-        self.want_connections = False
         self.error: EbpftopError | None = None
         self.closed = threading.Event()
+        self.wants: frozenset[str] = frozenset()
         self._given: Snapshot | None = None
 
     def snapshot(self) -> Snapshot:

@@ -104,15 +104,15 @@ async def test_the_selection_stays_on_its_flow() -> None:
 
 async def test_flows_are_read_only_while_they_are_in_sight() -> None:
     async with dashboard(balanced(connections=None)) as running:
-        assert not running.source.want_connections
+        assert not running.source.wants
         await running.press("6")
-        assert running.source.want_connections
+        assert running.source.wants == {"connections"}
         assert "Reading the flows" in running.text
         running.source.current = balanced(1)
         running.app.sampler.sample_now()
         await running.until(lambda: "192.0.2.1:40001" in running.text)
         await running.press("2")
-        assert not running.source.want_connections
+        assert not running.source.wants
 
 
 async def test_going_to_the_pane_reads_the_flows_at_once() -> None:
@@ -130,7 +130,7 @@ async def test_a_key_leads_from_a_backend_to_its_flows() -> None:
         await running.until(lambda: running.app.main.pane.NAME == "connections")
         assert clients(running) == ["192.0.2.1:40001"]
         assert "FILTER vip:198.51.100.10:80/tcp backend:10.0.0.1:8080" in running.lines[0]
-        assert running.source.want_connections
+        assert running.source.wants == {"connections"}
         await running.press("escape")
         assert len(clients(running)) == 4
         # The same address behind another VIP is another backend.
@@ -149,7 +149,7 @@ async def test_a_key_leads_from_a_flow_to_its_client_in_talkers() -> None:
         # It is in sight, whatever was filtered there before.
         assert running.list_pane.table.cursor == 1
         assert "▸ 192.0.2.9" in running.text
-        assert not running.source.want_connections
+        assert not running.source.wants
 
 
 async def test_a_client_that_is_not_tracked_is_said() -> None:
