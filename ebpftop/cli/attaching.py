@@ -13,10 +13,11 @@ import click
 from ebpftop import config
 from ebpftop.cli.parameters import CONFIG, INTERFACE, INTERFACES, MODE, require_root
 from ebpftop.cli.readiness import tell_ready
+from ebpftop.cli.reloading import reread
 from ebpftop.control import policy as policies
 from ebpftop.control.everything import InstanceControl
 from ebpftop.control.holding import Holding
-from ebpftop.errors import NotAttachedError, SourceLostError
+from ebpftop.errors import EbpftopError, NotAttachedError, SourceLostError
 from ebpftop.kernel import attaching, bpffs
 from ebpftop.kernel.instance import Instance, find, sweep_stale
 
@@ -57,15 +58,25 @@ def _joined(ifaces: Sequence[str]) -> Instance | None:
 
 
 def _note_signals() -> list[int]:
-    """Return a list that will hold the signals that told this process to end."""
+    """Return a list that will hold the signals that told this process to end, or to reload."""
     told: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: told.append(number))
     return told
 
 
-def _serve(instance: Instance, told: Sequence[int]) -> None:
-    """Sweep until a signal was `told`; what is attached stays.
+def _reload_if_told(instance: Instance, told: list[int]) -> None:
+    while signal.SIGHUP in told:
+        told.remove(signal.SIGHUP)
+        try:
+            reread(instance)
+            click.echo("read the policy file again")
+        except EbpftopError as error:
+            click.echo(f"ebpftop: {error}", err=True)
+
+
+def _serve(instance: Instance, told: list[int]) -> None:
+    """Sweep until a signal was `told`, and reload on SIGHUP; what is attached stays.
 
     Raises:
         SourceLostError: It does not: somebody detached it, or the interfaces were deleted.
@@ -74,7 +85,10 @@ def _serve(instance: Instance, told: Sequence[int]) -> None:
     holding.start()
     tell_ready()
     try:
-        while not told:
+        while True:
+            _reload_if_told(instance, told)
+            if told:
+                break
             time.sleep(LOOK_EVERY_S)
             if holding.error:
                 raise holding.error

@@ -33,6 +33,8 @@ PACKETS_IN_BURST = 3
 FULL_FRAME_BYTES = 1514
 MOST_EVENTS_AT_ONCE = 16
 """Blocks of a list that are told one by one; a longer list is told as its first ones."""
+OF_POLICY = "policy"
+"""The text of an entry of the allow list that the policy file has."""
 _NS = 1_000_000_000
 
 
@@ -135,6 +137,19 @@ class ProtectionControl(InstanceWriter):
             table.write(entries(wanted, Rule.ALLOWED, [0] * len(wanted), [""] * len(wanted)))
             table.commit()
 
+    def allow_policy(self, prefixes: Iterable[Prefix]) -> None:
+        """Put those of the policy file on the allow list, and take off what it no longer has."""
+        wanted = set(prefixes)
+        with self._writing() as table:
+            slots = np.flatnonzero(table.rules["kind"] == Rule.ALLOWED)
+            ours = slots[table.rules["text"][slots] == OF_POLICY.encode()].tolist()
+            held = {table.prefix(slot) for slot in ours}
+            table.remove([slot for slot in ours if table.prefix(slot) not in wanted])
+            fresh = sorted(wanted - held)
+            count = len(fresh)
+            table.write(entries(fresh, Rule.ALLOWED, [0] * count, [OF_POLICY] * count))
+            table.commit()
+
     def disallow(self, prefix: Prefix) -> None:
         """Take `prefix` out of the allow list.
 
@@ -162,7 +177,7 @@ class ProtectionControl(InstanceWriter):
         """Change some of the limits, by the names of `Limits`, and keep the rest."""
         with self._writing() as table:
             limits = replace(layout.limits(table.config), **changes)
-            _check_limits(limits)
+            check_limits(limits)
             config = table.config
             config["burst_ns"] = int(limits.burst_s * _NS)
             config["pps"], config["bps"], config["syn"] = limits.pps, limits.bps, limits.syn
@@ -228,7 +243,12 @@ def _refuse_allowed(table: RuleTable, wanted: Iterable[Prefix]) -> None:
         )
 
 
-def _check_limits(limits: Limits) -> None:
+def check_limits(limits: Limits) -> None:
+    """Refuse limits that make no sense.
+
+    Raises:
+        UsageError: Names the value and what is right.
+    """
     for name in ("pps", "bps", "syn", "grace_s", "block_for_s"):
         if getattr(limits, name) < 0:
             raise UsageError(f"{name} cannot be below 0", "0 switches a limit off")

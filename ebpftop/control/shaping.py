@@ -146,7 +146,7 @@ class ShapingControl(InstanceWriter):
             UsageError: They do not fit together; nothing has changed.
             KernelRefusedError: An action that was asked for does not work here.
         """
-        _check_all(requests)
+        check_all(requests)
         with self._writing() as table:
             wanted = {request.wanted.key: request for request in requests}
             for slot in sorted(table.slots(), key=lambda s: not table.wanted(s).parent):
@@ -331,7 +331,13 @@ class ShapingControl(InstanceWriter):
             instance.close_tc_link(pin)
 
 
-def _check_all(requests: Sequence[ClassRequest]) -> None:
+def check_all(requests: Sequence[ClassRequest]) -> None:
+    """Refuse classes that make no sense by themselves or beside each other.
+
+    Raises:
+        UsageError: Names the first.
+        NotFoundError: A parent is missing.
+    """
     keys: set[ClassKey] = set()
     for request in requests:
         check_class(request.wanted)
