@@ -206,6 +206,26 @@ def row_of(snapshot: Snapshot, key: BackendKey) -> int | None:
     return next(rows, None)
 
 
+def backend_facts(picture: Picture, key: BackendKey | None) -> Sequence[Cell]:
+    """Say what is known of the selected backend."""
+    if key is None:
+        return [Cell("no backend selected", "muted")]
+    name, snapshot = key.backend.endpoint, picture.snapshot
+    held, row = snapshot.backends, row_of(snapshot, key)
+    if row is None:
+        return [Cell(f"▸ {name}  is no more", "muted")]
+    cells = [Cell(f"▸ {name}", "strong")]
+    if not held.reachable[row]:
+        cells.append(Cell("no known way to it", "warn"))
+    if (first := int(held.first_weight[row])) != held.wanted[row].weight:
+        cells.append(Cell(f"found with weight {first}", "muted"))
+    got = float(held.measured_share[row])
+    said = f"got {fmt.percent(got)} of the flows of 10 s"
+    cells.append(Cell("no new flow in 10 s" if math.isnan(got) else said))
+    line = spark(picture.backends, key, snapshot.clock.monotonic_ns / 1e9, 10)
+    return [*cells, Cell(fmt.bits_rate_unit(held.bps[row])), Cell(line.strip(), "info")]
+
+
 def _state_cell(present: Backend, planned: Backend) -> Cell:
     if planned.state != present.state:
         return Cell(f"{STAGED} {planned.state}", "badge")
