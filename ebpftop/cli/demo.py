@@ -37,6 +37,7 @@ from ebpftop.format import UNKNOWN, bits_rate_unit, count, duration, rate_text
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
 from ebpftop.model import Connections, Event, Prefix, Snapshot
+from ebpftop.sources.balancing import CONNECTIONS
 from ebpftop.sources.live import LiveSource
 
 DEFAULT_S = 10.0
@@ -139,7 +140,7 @@ def _measure(
     """Run the traffic, and return the report."""
     holding = Holding(instance, InstanceControl(instance))
     source = LiveSource(Instance(instance.folder, read_only=False))
-    source.want_connections = True
+    source.wants = frozenset((CONNECTIONS,))
     told: list[Event] = []
     try:
         traffic = labs.start_demo_traffic(lab)

@@ -22,6 +22,8 @@ from ebpftop.sources.invariants import TICKS_BEFORE_ALARM
 from ebpftop.sources.roster import Roster
 
 SUM = "backends = VIPs"
+CONNECTIONS = "connections"
+"""Word of `Source.wants` for the flows: they may be many."""
 MEASURED_S = 10.0
 """Time over which shares of new flows are measured."""
 SLOW_MAPS_EVERY = 10
