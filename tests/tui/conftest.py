@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-
 from textual import _wait
 
 from tests.tui.fakes import FakeControls
