@@ -2,8 +2,8 @@
 /*
  * What the load balancer and user space share; layout.py is the twin, as of maps.h.
  *
- * User space alone writes vips, vip_slots, endpoints, balanced, ports, backends and rings; the
- * program alone writes the rest. A VIP's value is replaced whole, and with it which half of
+ * User space alone writes vips, vip_slots, checks, endpoints, balanced, ports, backends and rings;
+ * the program alone writes the rest. A VIP's value is replaced whole, and with it which half of
  * its ring is in force. Ids are never used twice, so that what is left of a VIP or a backend
  * that was taken out cannot be mistaken for another's.
  */
@@ -28,6 +28,7 @@ enum algorithm { ALGORITHM_RR, ALGORITHM_WRR, ALGORITHM_LEAST, ALGORITHM_MAGLEV 
 
 #define VIP_DSR (1U << 0)       /* rewrite MAC addresses only; backends own the address */
 #define VIP_RESET (1U << 1)     /* no backend lives: the ring holds all of them */
+#define VIP_ALL (1U << 2)       /* of a slot: where no backend lives, use all of them */
 
 struct vip {
 	__u32 id;
@@ -42,7 +43,23 @@ struct vip {
 struct vip_slot {
 	struct service service;
 	__u32 id;                 /* 0: the slot is free */
-	__u32 flags;
+	__u32 flags;              /* VIP_DSR, VIP_ALL: the operator's choice */
+};
+
+/* How a VIP's backends are asked whether they live, by the VIP's slot. For user space alone. */
+enum check_kind { CHECK_NONE, CHECK_TCP, CHECK_HTTP };
+#define CHECK_PATH 128
+#define CHECK_HOST 64
+
+struct check {
+	__u64 interval_ns, timeout_ns;
+	__u32 kind;               /* enum check_kind */
+	__u32 port;               /* 0: the backend's own */
+	__u32 rise, fall;         /* checks in a row */
+	__u32 status;             /* of HTTP: the right one */
+	__u32 _pad;
+	char path[CHECK_PATH];
+	char host[CHECK_HOST];    /* empty: the backend's address */
 };
 
 /* Where packets leave to: tags << VLAN_TAGS_SHIFT | id of the outer VLAN. */
@@ -146,6 +163,7 @@ struct flows_request {
 
 BPF_TABLE("hash", struct service, struct vip, vips, VIPS);
 BPF_ARRAY(vip_slots, struct vip_slot, VIPS);
+BPF_ARRAY(checks, struct check, VIPS);
 BPF_ARRAY(vip_turns, __u64, VIPS);
 BPF_PERCPU_ARRAY(vip_stats, struct balance_count, VIPS);
 BPF_ARRAY(backends, struct backend, BACKENDS);

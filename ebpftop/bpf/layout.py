@@ -27,6 +27,13 @@ META_BYTES = 8176
 NEW_SOURCES_WINDOW_S = 0.125
 FLOWS_AT_ONCE = 64
 SERVICE_PROTOCOL_SHIFT = FLOW_ID_SHIFT = 16
+VIPS, BACKENDS, RING_SLOTS, RING_WORD = 256, 1024, 4096, 4
+VIP_DSR, VIP_RESET, VIP_ALL = 1, 2, 4
+"""Flags of a VIP in force, and of its slot."""
+BACKEND_SERVES = 1
+BALANCED_VIP, BALANCED_BACKEND = 1, 2
+VLAN_TAGS_SHIFT = 12
+CHECK_PATH_BYTES, CHECK_HOST_BYTES = 128, 64
 RULE_ENDED = 1
 """`until_ns` of a rule that is over and whose end was told."""
 STRIKES_FORGOTTEN_S = 24 * 3600
@@ -88,6 +95,9 @@ class EventKind(IntEnum):
     FLOOD = 5
     FLOOD_END = 6
     TABLE_FULL = 7
+    BACKEND_UP = 8
+    BACKEND_DOWN = 9
+    BACKEND_STATE = 10
 
 
 class ControlOp(IntEnum):
@@ -100,7 +110,7 @@ class ControlOp(IntEnum):
     CORRECT_FLOWS = 5
 
 
-PROTECTED_WHY = ("", "gateway", "management", "operator")
+PROTECTED_WHY = ("", "gateway", "management", "operator", "backend")
 """Words for the values of `protected`: why a prefix is in it."""
 
 U32, U64 = np.dtype("<u4"), np.dtype("<u8")
@@ -199,6 +209,15 @@ VIP = np.dtype(
     [(name, U32) for name in ("id", "slot", "algorithm", "flags", "ring_start", "ring_length")]
 )
 VIP_SLOT = np.dtype([("service", SERVICE), ("id", U32), ("flags", U32)])
+CHECK = np.dtype(
+    [
+        ("interval_ns", U64),
+        ("timeout_ns", U64),
+        *((name, U32) for name in ("kind", "port", "rise", "fall", "status", "_pad")),
+        ("path", f"S{CHECK_PATH_BYTES}"),
+        ("host", f"S{CHECK_HOST_BYTES}"),
+    ]
+)
 HOP = np.dtype([("ifindex", U32), ("destination", "V6"), ("source", "V6")])
 BACKEND = np.dtype(
     [
@@ -262,6 +281,7 @@ MAPS: Mapping[str, tuple[np.dtype[Any], np.dtype[Any]]] = {
     "rule_hits": (U32, COUNT),
     "vips": (SERVICE, VIP),
     "vip_slots": (U32, VIP_SLOT),
+    "checks": (U32, CHECK),
     "vip_turns": (U32, U64),
     "vip_stats": (U32, BALANCE_COUNT),
     "backends": (U32, BACKEND),

@@ -172,7 +172,10 @@ struct auto_block {
 
 enum event_kind {
 	EVENT_NONE, EVENT_BLOCK, EVENT_BLOCK_AUTO, EVENT_BLOCK_END, EVENT_UNBLOCK, EVENT_FLOOD,
-	EVENT_FLOOD_END, EVENT_TABLE_FULL
+	EVENT_FLOOD_END, EVENT_TABLE_FULL,
+	/* Of the backend at `address`: value[0] is its port, the text its VIP. */
+	EVENT_BACKEND_UP, EVENT_BACKEND_DOWN, /* the checks' word */
+	EVENT_BACKEND_STATE       /* the operator's: value[1] is enum backend_state */
 };
 
 struct event {
