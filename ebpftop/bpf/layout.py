@@ -56,6 +56,7 @@ class Flag(IntEnum):
     DROP_FRAGMENTS = 1 << 10
     DROP_OPTIONS = 1 << 11
     RESET = 1 << 12
+    MERGED = 1 << 13
 
 
 class Rule(IntEnum):
@@ -72,8 +73,8 @@ RULE_SLOT_MASK = 0xFFFFFF
 PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6", "other")
 REASONS = (
     "", "blocked", "blocked-prefix", "blocked-auto", "limit-pps", "limit-bps", "limit-syn",
-    "limit-contended", "new-source", "unparsed", "vip-fragment", "vip-options", "no-backend",
-    "reply-no-flow", "no-next-hop", "flow-collision",
+    "new-source", "unparsed", "vip-fragment", "vip-options", "no-backend",
+    "reply-no-flow", "no-next-hop", "flow-collision", "too-big", "hop-limit",
 )  # fmt: skip
 """Words for `enum reason`."""
 UNPARSED = (
@@ -81,8 +82,10 @@ UNPARSED = (
     "l4-truncated", "l4-header",
 )  # fmt: skip
 """Words for `enum unparsed`."""
-HANDED = ("", "fragment", "options", "hop-limit", "neighbour", "too-big")
+HANDED = ("", "fragment", "options", "neighbour", "too-big")
 """Words for `enum handed`: why packets of VIPs were left to the stack."""
+ANSWERED = ("", "too-big", "hop-limit")
+"""Words for `enum answer`: why packets of VIPs were answered with an ICMP error."""
 
 
 class EventKind(IntEnum):
@@ -127,6 +130,7 @@ CPU_STATS = np.dtype(
         ("would_drop", U64, len(REASONS)),
         ("unparsed", U64, len(UNPARSED)),
         ("handed", U64, len(HANDED)),
+        ("answered", U64, len(ANSWERED)),
         ("tick_ns", U64),
         ("untracked", U64),
         ("flood_packets", U64),
@@ -135,6 +139,8 @@ CPU_STATS = np.dtype(
         ("budget_used", U64),
         ("flows_window_ns", U64),
         ("flows_used", U64),
+        ("answers_window_ns", U64),
+        ("answers_used", U64),
     ]
 )
 CONFIG = np.dtype(
