@@ -29,6 +29,7 @@ from ebpftop.screens.history import History
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.source_history import SourceHistory
 from ebpftop.sources import Sampler, Source
 from ebpftop.widgets.cells import Cell
 
@@ -244,9 +245,11 @@ class DashboardApp(App[None]):
             missed += overwritten
         history = before.history if before else History()
         classes = before.classes if before else ClassHistory()
+        sources = before.sources if before else SourceHistory()
         return Picture(
-            snapshot, history.extended(snapshot), tuple(events), missed, classes.extended(snapshot)
-        )
+            snapshot, history.extended(snapshot), tuple(events), missed,
+            classes=classes.extended(snapshot), sources=sources.extended(snapshot),
+        )  # fmt: skip
 
     def _show_latest(self) -> None:
         if self.picture is not None:
