@@ -77,12 +77,20 @@ static __always_inline void protect(struct run *run)
 /* Count a packet on its source's row, by what became of it in the end. */
 static __always_inline void count_row(struct run *run, struct source *row)
 {
-	if (run->action == XDP_DROP) {
-		__sync_fetch_and_add(&row->dropped_packets, 1);
-		__sync_fetch_and_add(&row->dropped_bytes, run->length);
+	int dropped = run->action == XDP_DROP;
+
+	if (row->owner == run->cpu->number && dropped) {
+		row->counted.dropped_packets++;
+		row->counted.dropped_bytes += run->length;
+	} else if (row->owner == run->cpu->number) {
+		row->counted.passed_packets++;
+		row->counted.passed_bytes += run->length;
+	} else if (dropped) {
+		__sync_fetch_and_add(&row->others.dropped_packets, 1);
+		__sync_fetch_and_add(&row->others.dropped_bytes, run->length);
 	} else {
-		__sync_fetch_and_add(&row->passed_packets, 1);
-		__sync_fetch_and_add(&row->passed_bytes, run->length);
+		__sync_fetch_and_add(&row->others.passed_packets, 1);
+		__sync_fetch_and_add(&row->others.passed_bytes, run->length);
 	}
 }
 

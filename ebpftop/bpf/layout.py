@@ -133,6 +133,7 @@ CPU_STATS = np.dtype(
         ("unparsed", U64, len(UNPARSED)),
         ("handed", U64, len(HANDED)),
         ("answered", U64, len(ANSWERED)),
+        ("number", U64),
         ("tick_ns", U64),
         ("untracked", U64),
         ("flood_packets", U64),
@@ -159,15 +160,17 @@ CONFIG = np.dtype(
 LIMITER = np.dtype(
     [(name, U64) for name in ("pps_time", "byte_time", "over_since_ns", "blocked", "syn_time")]
 )
+TRAFFIC = np.dtype(
+    [(name, U64) for name in ("passed_packets", "passed_bytes", "dropped_packets", "dropped_bytes")]
+)
 SOURCE = np.dtype(
     [
         ("policy", U64),
         ("last_ns", U64),
-        ("passed_packets", U64),
-        ("passed_bytes", U64),
+        ("owner", U64),
+        ("counted", TRAFFIC),
         ("limiter", LIMITER),
-        ("dropped_packets", U64),
-        ("dropped_bytes", U64),
+        ("others", TRAFFIC),
         ("would_drop_packets", U64),
         ("limited_ns", U64),
         ("first_ns", U64),

@@ -81,6 +81,7 @@ struct cpu_stats {
 	__u64 unparsed[UNPARSED];
 	__u64 handed[HANDED];
 	__u64 answered[ANSWERED];
+	__u64 number;            /* of this CPU, from 1 on; 0 before its first packet */
 	__u64 tick_ns;           /* the coarse clock when this CPU last did its housekeeping */
 	__u64 untracked;         /* packets of sources beyond the budget: they have no row */
 	__u64 flood_packets;     /* dropped automatically or untracked, and not yet shared */
@@ -138,13 +139,22 @@ struct limiter {
 	__u64 syn_time;
 };
 
-/* One source. The first 64 bytes are what a packet that passes touches. */
+struct traffic {
+	__u64 passed_packets, passed_bytes;
+	__u64 dropped_packets, dropped_bytes;
+};
+
+/*
+ * One source. The CPU that met it first owns it and counts by plain additions, all others apart
+ * by atomic ones: two of these cost as much as all that finds the row.
+ */
 struct source {
 	__u64 policy;             /* generation << 32 | rule */
 	__u64 last_ns;
-	__u64 passed_packets, passed_bytes;
+	__u64 owner;              /* cpu_stats.number of its CPU; never changes */
+	struct traffic counted;   /* by the owner */
 	struct limiter limiter;   /* of an IPv4 source; IPv6 is limited by /64 in net_limiters */
-	__u64 dropped_packets, dropped_bytes;
+	struct traffic others;    /* by other CPUs */
 	__u64 would_drop_packets;
 	__u64 limited_ns;         /* when a limit last dropped one */
 	__u64 first_ns;

@@ -149,6 +149,7 @@ class VipTable:
         self.slots["id"][slot] = self._next_id()
         self.in_force[slot] = np.zeros((), layout.VIP)
         self.in_force["id"][slot], self.in_force["slot"][slot] = self.slots["id"][slot], slot
+        self.in_force["ring_start"][slot] = 2 * slot * layout.RING_SLOTS
         self.change(slot, wanted)
         return slot
 

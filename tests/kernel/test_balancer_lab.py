@@ -6,6 +6,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -168,23 +169,19 @@ def test_a_udp_service_answers_in_the_name_of_the_vip_and_each_flow_keeps_its_se
     farm: Farm, version: int
 ) -> None:
     vip = farm.add(version, algorithm="rr", protocol="udp", backend_port=7)
-    echoes = [echo(farm, name) for name in NAMES]
     answered: Counter[str] = Counter()
-    try:
+    with ExitStack() as opened:
+        echoes = [opened.enter_context(echo(farm, name)) for name in NAMES]
         for _ in range(60):
             with joined(farm.lab.clients[0]):
                 family = socket.AF_INET6 if version == 6 else socket.AF_INET
-                peer = socket.socket(family, socket.SOCK_DGRAM)
-            with peer:
-                peer.settimeout(5)
-                # Connected, it takes answers from the VIP alone.
-                peer.connect((VIP_ADDRESSES[version], vip.port))
-                names = {exchange(peer, echoes) for _ in range(3)}
-            (name,) = names
+                # Open to the end, so that no port is used twice.
+                peer = opened.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            peer.settimeout(5)
+            # Connected, it takes answers from the VIP alone.
+            peer.connect((VIP_ADDRESSES[version], vip.port))
+            (name,) = {exchange(peer, echoes) for _ in range(3)}
             answered[name] += 1
-    finally:
-        for server in echoes:
-            server.close()
     assert_shares(dict(answered), EVEN)
     assert sum(farm.of(vip, "connections").values()) == 60
 

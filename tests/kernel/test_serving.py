@@ -130,8 +130,9 @@ def test_a_service_checks_reloads_and_ends_with_the_rights_of_the_unit_in_the_re
         # AND WHEN a wrong file is read, all stays as it is
         service.policy.write_text("[[vip]]\naddress = 7\n")
         child.send_signal(signal.SIGHUP)
-        assert child.stdout is not None
-        until(lambda: b"vip.address" in child.stdout.readline())
+        output = child.stdout
+        assert output is not None
+        until(lambda: b"vip.address" in output.readline())
         assert service.backends("weight") == [4, 2, 2]
 
         # AND WHEN it is told to end, it does, and the balancer stays; nobody checks any more
