@@ -14,6 +14,7 @@ from textual.binding import Binding
 
 OVERVIEW, TALKERS, BLOCKS, SHAPER = "overview", "talkers", "blocks", "shaper"
 BALANCER, CONNECTIONS = "balancer", "connections"
+PROGRAMS = "programs"
 """Names of the panes, as actions and the pane switcher call them."""
 
 
@@ -133,6 +134,15 @@ ACTIONS: tuple[Action, ...] = (
         writes=True, panes=(BALANCER,),
     ),
     Action("talker", ("t",), "talker", "Show the client in Talkers", panes=(CONNECTIONS,)),
+    Action(
+        "pane-programs", ("8",), "Programs", "Programs, maps, hooks: what they cost and hold",
+        opens=PROGRAMS, in_footer=False,
+    ),
+    Action(
+        "look-inside", ("enter",), "look inside", "A program's instructions, a map's entries",
+        panes=(PROGRAMS,),
+    ),
+    Action("look-away", ("escape",), "back", "Back to the programs and maps", panes=(PROGRAMS,)),
     Action(
         "block", ("b",), "block", "Block the selected source or its prefix, for a while",
         writes=True, panes=(TALKERS,),

@@ -22,11 +22,8 @@ from ebpftop.errors import EbpftopError
 from ebpftop.format import printable
 from ebpftop.model import Event, Snapshot
 from ebpftop.screens import chrome
-from ebpftop.screens.backend_history import BackendHistory
-from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.help import HelpScreen
-from ebpftop.screens.history import History
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Pane, Picture
@@ -151,7 +148,7 @@ class DashboardApp(App[None]):
         if not self.offers(action):
             return
         if action.opens:
-            self._open_pane(action.opens)
+            self.main.open_pane(action.opens, self.shown)
         elif action.panes:
             self.main.pane.acts()[action_id]()
         else:
@@ -214,7 +211,7 @@ class DashboardApp(App[None]):
 
     def on_pane_go_to(self, message: Pane.GoTo) -> None:
         """Open another pane on what a pane found there."""
-        self._open_pane(message.name)
+        self.main.open_pane(message.name, self.shown)
         self.main.pane.look_for(message.filter, message.target)
         self._show_chrome()
 
@@ -251,13 +248,7 @@ class DashboardApp(App[None]):
             happened, overwritten = self._arrived.popleft()
             events.extendleft(happened)
             missed += overwritten
-        history = before.history if before else History()
-        classes = before.classes if before else ClassHistory()
-        backends = before.backends if before else BackendHistory()
-        return Picture(
-            snapshot, history.extended(snapshot), tuple(events), missed,
-            classes.extended(snapshot), backends.extended(snapshot),
-        )  # fmt: skip
+        return Picture.after(before, snapshot, tuple(events), missed)
 
     def _show_latest(self) -> None:
         if self.picture is not None:
@@ -267,10 +258,11 @@ class DashboardApp(App[None]):
 
     def _show_chrome(self) -> None:
         """Draw the header, the tabs and the footer as they must be now."""
+        self._ask_for(self.main.pane.wants)
         paused_at = []
         if self.paused and self.shown is not None:
             at = chrome.wall_time(self.shown.snapshot).text
-            paused_at = [Cell(f"PAUSED at {at}: p resumes", "badge")]
+            paused_at = [Cell(f"PAUSED at {at}", "badge")]
         self.main.show_chrome(
             self.shown,
             interval_s=self.sampler.interval_s,
@@ -278,6 +270,12 @@ class DashboardApp(App[None]):
             badges=list(self._badges()),
             beside_tabs=paused_at,
         )
+
+    def _ask_for(self, parts: frozenset[str]) -> None:
+        """Let the source read what the pane in sight needs, and no more."""
+        if parts != self._source.wants:
+            self._source.wants = parts
+            self.sampler.sample_now()
 
     def _badges(self) -> Iterator[Cell]:
         if self.lost_error is not None:
@@ -294,15 +292,6 @@ class DashboardApp(App[None]):
         if action.id == "pause" and self.paused:
             return replace(action, label="resume")
         return action
-
-    def _open_pane(self, name: str) -> None:
-        """Bring a pane into sight, and have read what only it draws."""
-        wanted = self.main.panes[name].NEEDS_CONNECTIONS
-        missing = wanted and not self._source.want_connections
-        self._source.want_connections = wanted
-        self.main.open_pane(name, self.shown)
-        if missing:
-            self.sampler.sample_now()
 
     def _toggle_pause(self) -> None:
         self.paused = not self.paused

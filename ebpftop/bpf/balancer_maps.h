@@ -149,7 +149,7 @@ struct balance_count {
 	__u64 packets, bytes;     /* to the VIP or backend */
 	__u64 reply_packets, reply_bytes;
 	__u64 opened, closed;     /* flows; of a VIP, opened alone */
-	__u64 dropped, handed;    /* of a VIP's packets: dropped, left to the stack as they came */
+	__u64 dropped, handed;    /* of a VIP's: dropped or answered, left to the stack as they came */
 	__u64 stranded;           /* packets to a VIP none of whose backends lives */
 };
 

@@ -12,10 +12,11 @@ import click
 
 from ebpftop import config
 from ebpftop.cli.parameters import CONFIG, INTERFACE, INTERFACES, MODE, require_root
+from ebpftop.cli.readiness import tell_ready
 from ebpftop.cli.reloading import reread
 from ebpftop.control import policy as policies
 from ebpftop.control.everything import InstanceControl
-from ebpftop.control.sweeping import Sweeper
+from ebpftop.control.holding import Holding
 from ebpftop.errors import EbpftopError, NotAttachedError, SourceLostError
 from ebpftop.kernel import attaching, bpffs
 from ebpftop.kernel.instance import Instance, find, sweep_stale
@@ -28,7 +29,9 @@ LOOK_EVERY_S = 0.5
 @INTERFACES
 @MODE
 @CONFIG
-@click.option("--serve", is_flag=True, help="Stay in the foreground and tell what ends.")
+@click.option(
+    "--serve", is_flag=True, help="Stay in the foreground: sweep, and check the health of backends."
+)
 def attach(ifaces: Sequence[str], mode: str, policy_path: Path | None, serve: bool) -> None:
     """Attach to interfaces and leave the programs there; several share one instance."""
     require_root("attaching")
@@ -78,22 +81,23 @@ def _serve(instance: Instance, told: list[int]) -> None:
     Raises:
         SourceLostError: It does not: somebody detached it, or the interfaces were deleted.
     """
-    sweeper = Sweeper(InstanceControl(instance))
-    sweeper.start()
+    holding = Holding(instance, InstanceControl(instance))
+    holding.start()
+    tell_ready()
     try:
         while True:
             _reload_if_told(instance, told)
             if told:
                 break
             time.sleep(LOOK_EVERY_S)
-            if sweeper.error:
-                raise sweeper.error
+            if holding.error:
+                raise holding.error
             if not instance.is_live():
                 raise SourceLostError(
                     f"ebpftop was detached from {instance.describe()}", "nothing of it is left"
                 )
     finally:
-        sweeper.stop()
+        holding.stop()
         sweep_stale()
 
 

@@ -14,6 +14,7 @@ from ebpftop.cli.parameters import COUNT, INTERFACE, JSON, watched
 from ebpftop.format import UNKNOWN, bits_rate_unit, count, duration, percent, size
 from ebpftop.model import Connections, Snapshot
 from ebpftop.ranking import Filter
+from ebpftop.sources.balancing import CONNECTIONS
 from ebpftop.sources.live import LiveSource
 
 SAMPLE_S = 1.0
@@ -68,7 +69,7 @@ def connections(iface: str, rows: int | None, expression: str, as_json: bool) ->
     """List the flows through VIPs, those of the most packets first."""
     only = Filter.parse(expression, report.CONNECTION_FIELDS)
     source = LiveSource(watched(iface))
-    source.want_connections = True
+    source.wants = frozenset((CONNECTIONS,))
     try:
         snapshot = source.snapshot()
     finally:

@@ -145,11 +145,11 @@ def _leave(writer: Instance, *, keep: bool) -> None:
 def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | None:
     from ebpftop.app import DashboardApp
     from ebpftop.control.everything import InstanceControl
-    from ebpftop.control.sweeping import Sweeper
+    from ebpftop.control.holding import Holding
     from ebpftop.sources.live import LiveSource
 
     control = InstanceControl(session.writer) if session.writer and not taken else None
-    sweeper = Sweeper(control) if control else None
+    holding = Holding(session.writer, control) if session.writer and control else None
     app = DashboardApp(
         LiveSource(session.reader),
         title=session.reader.describe(),
@@ -160,13 +160,13 @@ def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | 
     )
     if control:
         control.protect()
-    if sweeper:
-        sweeper.start()
+    if holding:
+        holding.start()
     try:
         asyncio.run(_run_until_told(app))
     finally:
-        if sweeper:
-            sweeper.stop()
+        if holding:
+            holding.stop()
     return app.lost_error
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from ebpftop.bpf import balancer_records, layout
 from ebpftop.control.health import Target
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
+from ebpftop.kernel.maps import Map
 from ebpftop.model import Service
 
 
@@ -25,27 +27,36 @@ class InstancePatients:
     """Every backend of every VIP that has a check.
 
     Args:
-        instance: Whose; who opened it closes it.
+        instance: Whose; its folder is opened once more.
         set_health: What notes a change, `BalancingControl.set_health`.
     """
 
     def __init__(
         self, instance: Instance, set_health: Callable[[Service, Service, bool], None]
     ) -> None:
-        # Buffers of a map's reads are one thread's: these maps are ours alone.
-        self._instance = Instance(instance.folder, read_only=False)
+        self._folder = instance.folder
         self._set_health = set_health
-        self._seat = bpffs.Seat(instance.name, "checks")
+        self._opened = ExitStack()
+        self._maps: Mapping[str, Map] = {}
+        self._seat: bpffs.Seat | None = None
         self._seated = False
 
     def begin_round(self) -> Mapping[Target, bool | None]:
         """Return whom to check, by what is known; nobody while another process checks."""
+        if self._seat is None:
+            self._seat = self._open()
         if not self._seated:
             self._seated = self._seat.take() is None
         if not self._seated:
             return {}
         self._sign(time.monotonic_ns())
         return self._targets()
+
+    def _open(self) -> bpffs.Seat:
+        # Buffers of a map's reads are one thread's: these maps are ours alone.
+        instance = self._opened.enter_context(closing(Instance(self._folder, read_only=False)))
+        self._maps = instance.maps
+        return self._opened.enter_context(closing(bpffs.Seat(instance.name, "checks")))
 
     def set_health(self, vip: Service, backend: Service, healthy: bool) -> None:
         """Note a change; raises an `EbpftopError` where that cannot be."""
@@ -55,14 +66,13 @@ class InstancePatients:
         """Leave the seat; health is unknown to readers until somebody takes it."""
         if self._seated:
             self._sign(0)
-        self._seat.close()
-        self._instance.close()
+        self._opened.close()
 
     def _sign(self, time_ns: int) -> None:
-        self._instance.maps["checker"].put(0, np.array([time_ns], layout.U64))
+        self._maps["checker"].put(0, np.array([time_ns], layout.U64))
 
     def _targets(self) -> dict[Target, bool | None]:
-        maps = self._instance.maps
+        maps = self._maps
         slots, checks = maps["vip_slots"].read()[1], maps["checks"].read()[1]
         backends = maps["backends"].read()[1]
         found = {}

@@ -64,7 +64,7 @@ def _add_second_arm(wire: Namespace, director: Host, backends: Sequence[Backend]
         *(f"link set {backend.name} master br1" for backend in backends),
     )
     macs = {"back": _SECOND_ARM_MAC, **{backend.name: backend.mac for backend in backends}}
-    known = [f"fdb add {mac} dev {port} master static" for port, mac in macs.items()]
+    known = [f"fdb replace {mac} dev {port} master static" for port, mac in macs.items()]
     batch("bridge", known, netns=wire.netns)
     with joined(director):
         set_sysctls({f"ipv6/conf/{SECOND_ARM}/accept_dad": "0"})

@@ -180,7 +180,7 @@ class Lab:
             *(f"link set {host.name} master br0 up" for host in self.hosts),
         )
         # Without these, frames to a host that has not spoken yet would go to every port.
-        known = [f"fdb add {host.mac} dev {host.name} master static" for host in self.hosts]
+        known = [f"fdb replace {host.mac} dev {host.name} master static" for host in self.hosts]
         batch("bridge", known, netns=self.wire.netns)
 
     def _build_host(self, host: Host) -> None:

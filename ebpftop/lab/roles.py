@@ -15,7 +15,8 @@ import time
 from contextlib import suppress
 
 from ebpftop.lab.reporting import StopSignal, report
-from ebpftop.lab.web import load_http, request_http, serve_http
+from ebpftop.lab.web_clients import load_http, request_http
+from ebpftop.lab.web_server import serve_http
 
 _UDP_PAYLOAD = b"ebpftop: innocent traffic\n"
 _BULK_BYTES = 1 << 16
@@ -128,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     role.set_defaults(act=serve_http)
     role.add_argument("--port", type=int, required=True)
     role.add_argument("--name", default="", help="what it calls itself in its answers")
+    role.add_argument("--fail-after", type=float, default=0.0, help="seconds; 0: never")
+    role.add_argument("--fail-for", type=float, default=0.0, help="how long it then fails")
+    role.add_argument("--fail-every", type=float, default=0.0, help="and from when to when again")
 
     role = roles.add_parser("http-client")
     role.set_defaults(act=request_http)

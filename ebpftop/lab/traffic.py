@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,28 @@ class Job:
         return EbpftopError(f"the {self._role} failed", words[-1] if words else "")
 
 
-def serve_http(host: Host) -> Job:
+@dataclass(frozen=True, slots=True)
+class Outages:
+    """When a server takes no connections."""
+
+    after_s: float
+    """From its start to the first."""
+    for_s: float
+    """How long each lasts."""
+    every_s: float
+    """From one to the next."""
+
+
+def serve_http(host: Host, outages: Outages | None = None) -> Job:
     """Start a web server on `host`, on IPv4 and IPv6, port `HTTP_PORT`, which says its name."""
-    return Job(host, "http-server", port=HTTP_PORT, name=host.name)
+    options = {}
+    if outages:
+        options = {
+            "fail_after": outages.after_s,
+            "fail_for": outages.for_s,
+            "fail_every": outages.every_s,
+        }
+    return Job(host, "http-server", port=HTTP_PORT, name=host.name, **options)
 
 
 def request_http(

@@ -27,6 +27,13 @@ from ebpftop.model.balancing import (
     wished_shares,
 )
 from ebpftop.model.columns import F64, U64, Clock, Column
+from ebpftop.model.inspection import (
+    Fixture,
+    Inspection,
+    InterfaceCounters,
+    Listing,
+    ProgramFacts,
+)
 from ebpftop.model.protection import Allowed, Blocks, Limits, Sent, Sources, SourceState
 from ebpftop.model.shaping import DIRECTIONS, SHAPINGS, Classes, ClassKey, TrafficClass
 from ebpftop.model.snapshot import (
@@ -65,13 +72,18 @@ __all__ = [
     "Connections",
     "Count",
     "Event",
+    "Fixture",
     "Flow",
     "HealthCheck",
+    "Inspection",
     "Interface",
+    "InterfaceCounters",
     "Limits",
+    "Listing",
     "MapInfo",
     "Prefix",
     "Program",
+    "ProgramFacts",
     "Rates",
     "Sent",
     "Service",

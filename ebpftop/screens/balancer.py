@@ -11,7 +11,6 @@ from textual import on
 from textual.app import ComposeResult
 
 from ebpftop import actions
-from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError
 from ebpftop.model import ALGORITHMS, Backend, Service, Vip
@@ -20,20 +19,20 @@ from ebpftop.screens.balancer_dialogs import (
     DeleteServiceDialog,
     NewBackendDialog,
     NewVipDialog,
-    WeightDialog,
 )
 from ebpftop.screens.balancer_rows import (
     BACKEND_COLUMNS,
     VIP_COLUMNS,
     BackendRows,
     VipRows,
+    backend_facts,
     row_of,
-    spark,
 )
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.figures import number_of
 from ebpftop.screens.pane import Pane, Picture
 from ebpftop.screens.staging import Staged
+from ebpftop.screens.weight_dialog import WeightDialog
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell
 from ebpftop.widgets.table import Table
@@ -124,45 +123,15 @@ class BalancerPane(Pane):
         return "This VIP has no backend" + (": n adds one" if may else "")
 
     def _show_detail(self) -> None:
-        self._detail.show(self._about())
+        if self.picture is None:
+            return
+        self._detail.show(backend_facts(self.picture, self.target))
         vip = self.vip
         plan: list[Cell] = []
         if vip is not None and self.staged.touches(vip.service):
-            plan = [Cell(f"STAGED {self._planned(vip.service)}", "badge")]
+            plan = [Cell(f"STAGED {self.staged.described(vip.service)}", "badge")]
         self._plan.display = bool(plan)
-        self._plan.show(plan, [Cell("writes", key="Enter"), Cell("drops", key="Esc")])
-
-    def _about(self) -> Sequence[Cell]:
-        """Say what is known of the selected backend."""
-        target, present = self.target, self.present
-        if target is None or self.picture is None:
-            return [Cell("no backend selected", "muted")]
-        if present is None:
-            return [Cell(f"▸ {target.backend.endpoint}  is no more", "muted")]
-        snapshot = self.picture.snapshot
-        held, row = snapshot.backends, row_of(snapshot, target)
-        assert row is not None
-        cells = [Cell(f"▸ {target.backend.endpoint}", "strong")]
-        got = float(held.measured_share[row])
-        share = fmt.percent(float(held.share[row]))
-        cells.append(Cell(f"gets {fmt.percent(got)} of {share}"))
-        cells.append(Cell(fmt.bits_rate_unit(held.bps[row])))
-        line = spark(self.picture.backends, target, snapshot.clock.monotonic_ns / 1e9, 10)
-        cells.append(Cell(line, "info"))
-        if not held.reachable[row]:
-            cells.append(Cell("no known way to it", "warn"))
-        if (first := int(held.first_weight[row])) != present.weight:
-            cells.append(Cell(f"found with weight {first}", "muted"))
-        return cells
-
-    def _planned(self, vip: Service) -> str:
-        parts = []
-        if algorithm := self.staged.algorithm(vip):
-            parts.append(f"by {algorithm}")
-        for backend, values in self.staged.changes(vip).items():
-            said = ", ".join(f"{name} {value}" for name, value in values.items())
-            parts.append(f"{backend.endpoint} {said}")
-        return "; ".join(parts)
+        self._plan.show(plan)
 
     def summary(self) -> Sequence[Cell]:
         """Say how many there are, and how many cannot take flows."""
@@ -201,14 +170,10 @@ class BalancerPane(Pane):
         match action_id:
             case "new-service":
                 return self.picture is not None
-            case "write-staged":
-                return (
-                    vip is not None
-                    and self.staged.touches(vip.service)
-                    and vip.service not in self._writing
-                )
-            case "drop-staged":
-                return vip is not None and self.staged.touches(vip.service)
+            case "write-staged" | "drop-staged":
+                busy = vip is not None and vip.service in self._writing
+                staged = vip is not None and self.staged.touches(vip.service)
+                return staged and not (busy and action_id == "write-staged")
             case "algorithm":
                 return vip is not None
             case "delete-service":

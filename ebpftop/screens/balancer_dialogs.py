@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dialogs about VIPs and their backends: type a weight, add one, take one away."""
+"""Dialogs that add VIPs and backends, and take them away."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from textual import on
-from textual.containers import Horizontal
 from textual.widget import Widget
-from textual.widgets import Input, Label
+from textual.widgets import Input
 
 from ebpftop import format as fmt
 from ebpftop.control import Controls
@@ -25,44 +24,10 @@ from ebpftop.model import (
     Vip,
 )
 from ebpftop.screens.backend_history import BackendKey
-from ebpftop.screens.balancer_rows import row_of, wishes
-from ebpftop.screens.dialog import Dialog
+from ebpftop.screens.dialog import Dialog, field_row
 from ebpftop.screens.figures import number_of
-from ebpftop.screens.staging import Staged
+from ebpftop.screens.weight_dialog import parse_weight
 from ebpftop.widgets.cells import Cell
-
-
-def _row(label: str, field: Input, hint: str = "") -> Horizontal:
-    words = [Label(label, classes="label", markup=False), field]
-    if hint:
-        words.append(Label(hint, classes="hint", markup=False))
-    return Horizontal(*words, classes="field")
-
-
-def parse_weight(text: str) -> int:
-    """Return the weight that was typed.
-
-    Raises:
-        UsageError: It is no whole number.
-    """
-    typed = text.strip()
-    if not (typed.isascii() and typed.isdigit()):
-        raise UsageError("a weight is a whole number", "0 takes no new flows")
-    return int(typed)
-
-
-def parse_service(text: str, protocol: str | None = None) -> Service:
-    """Return the service that was typed.
-
-    Raises:
-        UsageError: It is none.
-    """
-    try:
-        return Service.parse(text, protocol)
-    except ValueError:
-        example = "198.51.100.10:80/tcp" if protocol is None else "10.0.0.1:8080"
-        typed = fmt.printable(text, 60)
-        raise UsageError(f"'{typed}' is no such thing", f"write it as {example}") from None
 
 
 def parse_check(text: str) -> HealthCheck | None:
@@ -85,84 +50,6 @@ def _one_of(words: Sequence[str], typed: str, what: str) -> str:
     return typed
 
 
-class WeightDialog(Dialog):
-    """Types the weight of the backend that was selected when it opened.
-
-    Args:
-        controls: What writes it.
-        snapshot: What is known when it opens.
-        key: The backend.
-        staged: What else is staged; that stays.
-        weight: What is offered.
-    """
-
-    def __init__(
-        self, controls: Controls, snapshot: Snapshot, key: BackendKey, staged: Staged, weight: int
-    ) -> None:
-        super().__init__(f"Weight of {key}", "write")
-        self._controls = controls
-        self._snapshot = snapshot
-        self.target = key
-        self._staged = staged
-        self._weight = Input(str(weight), compact=True, id="weight", restrict=r"[0-9]{0,5}")
-
-    def fields(self) -> Sequence[Widget]:
-        """Return the weight."""
-        return (_row("weight", self._weight, "0 takes no new flows"),)
-
-    def on_mount(self) -> None:
-        """Start in the field."""
-        self._weight.focus()
-        self.show(self._snapshot)
-
-    def show(self, snapshot: Snapshot) -> None:
-        """Draw each backend's share, and what the typed weight would make of it."""
-        self._snapshot = snapshot
-        held = snapshot.backends
-        if row_of(snapshot, self.target) is None:
-            self.facts.show([[Cell("now", "muted"), Cell("there is no such backend", "warn")]])
-            return
-        expected = self._expected()
-        rows = []
-        for at, row in enumerate(held.rows_of(self.target.vip)):
-            own = held.wanted[row].service == self.target.backend
-            then = f"{fmt.percent(held.share[row]):>5} → {fmt.percent(expected[at]):>5}"
-            words = f"{then}   {held.wanted[row].service.endpoint}"
-            label = "share" if not at else ""
-            rows.append([Cell(label, "muted"), Cell(words, "strong" if own else "plain")])
-        self.facts.show(rows)
-
-    def _expected(self) -> list[float]:
-        row = row_of(self._snapshot, self.target)
-        assert row is not None
-        typed = Staged()
-        try:
-            weight = parse_weight(self._weight.value)
-            typed.stage(self.target, self._snapshot.backends.wanted[row], weight=weight)
-        except UsageError:
-            return [float("nan")] * len(self._snapshot.backends.rows_of(self.target.vip))
-        return wishes(self._snapshot, self.target.vip, typed)[1]
-
-    def action_confirm(self) -> None:
-        """Check the weight and write it."""
-        try:
-            weight = parse_weight(self._weight.value)
-        except UsageError as error:
-            self.complain(str(error), self._weight)
-            return
-        vip, backend = self.target.vip, self.target.backend
-        act = partial(self._controls.balancing.set_backends, vip, {backend: {"weight": weight}})
-        self.attempt(act, f"Set the weight of {self.target} to {weight}")
-
-    @on(Input.Changed)
-    def _changed(self) -> None:
-        self.show(self._snapshot)
-
-    @on(Input.Submitted)
-    def _submitted(self) -> None:
-        self.action_confirm()
-
-
 class _FieldsDialog(Dialog):
     """A dialog of lines that are typed; the first that is wrong is named.
 
@@ -183,7 +70,8 @@ class _FieldsDialog(Dialog):
     def fields(self) -> Sequence[Widget]:
         """Return a line for each value."""
         return [
-            _row(name, field, self._hints.get(name, "")) for name, field in self._inputs.items()
+            field_row(name, field, self._hints.get(name, ""))
+            for name, field in self._inputs.items()
         ]
 
     def on_mount(self) -> None:
@@ -230,7 +118,7 @@ class NewVipDialog(_FieldsDialog):
         """Check the lines and add the VIP."""
         name = "VIP"
         try:
-            service = parse_service(self.typed(name))
+            service = fmt.parse_service(self.typed(name))
             name = "algorithm"
             algorithm = _one_of(ALGORITHMS, self.typed(name), name)
             name = "mode"
@@ -273,7 +161,7 @@ class NewBackendDialog(_FieldsDialog):
         """Check the lines and add the backend."""
         name = "backend"
         try:
-            service = parse_service(self.typed(name), self.target.protocol)
+            service = fmt.parse_service(self.typed(name), self.target.protocol)
             name = "weight"
             weight = parse_weight(self.typed(name))
         except UsageError as error:

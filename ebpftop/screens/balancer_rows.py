@@ -37,7 +37,7 @@ VIP_COLUMNS = (
     Column("", "VIP", 18, "left", grows=True),
     Column("", "by", 7, "left", rank=2),
     Column("", "mode", 4, "left", rank=8),
-    Column("", "live", 5, rank=1),
+    Column("", "takes", 5, rank=1),
     Column("", "flows", 5, rank=4),
     Column("", "new/s", 5, rank=5),
     Column("", "pps", 5, rank=3),
@@ -119,7 +119,7 @@ class VipRows:
         planned = self._staged.algorithm(vip.service)
         touched = self._staged.touches(vip.service)
         dropped = int(held.dropped[row])
-        tone: Tone = "good" if live == len(rows) else "warn" if live else "bad"
+        tone: Tone = "bad" if not live else "good" if live == len(rows) else "warn"
         return (
             Cell(f"{'*' if touched else ''}{vip.service}", "warn" if touched else "strong"),
             Cell(f"{STAGED}{planned}", "badge") if planned else Cell(vip.algorithm, "info"),
@@ -204,6 +204,26 @@ def row_of(snapshot: Snapshot, key: BackendKey) -> int | None:
     held = snapshot.backends
     rows = (row for row in held.rows_of(key.vip) if held.wanted[row].service == key.backend)
     return next(rows, None)
+
+
+def backend_facts(picture: Picture, key: BackendKey | None) -> Sequence[Cell]:
+    """Say what is known of the selected backend."""
+    if key is None:
+        return [Cell("no backend selected", "muted")]
+    name, snapshot = key.backend.endpoint, picture.snapshot
+    held, row = snapshot.backends, row_of(snapshot, key)
+    if row is None:
+        return [Cell(f"▸ {name}  is no more", "muted")]
+    cells = [Cell(f"▸ {name}", "strong")]
+    if not held.reachable[row]:
+        cells.append(Cell("no known way to it", "warn"))
+    if (first := int(held.first_weight[row])) != held.wanted[row].weight:
+        cells.append(Cell(f"found with weight {first}", "muted"))
+    got = float(held.measured_share[row])
+    said = f"got {fmt.percent(got)} of the flows of 10 s"
+    cells.append(Cell("no new flow in 10 s" if math.isnan(got) else said))
+    line = spark(picture.backends, key, snapshot.clock.monotonic_ns / 1e9, 10)
+    return [*cells, Cell(fmt.bits_rate_unit(held.bps[row])), Cell(line.strip(), "info")]
 
 
 def _state_cell(present: Backend, planned: Backend) -> Cell:

@@ -10,6 +10,8 @@ from ebpftop import format as fmt
 from ebpftop.model import CONNECTION_STATES, GONE, Clock, Connections, Flow, Snapshot
 from ebpftop.screens.figures import age, number_of
 from ebpftop.screens.list_pane import ListPane, field_kinds
+from ebpftop.screens.pane import Picture
+from ebpftop.sources.balancing import CONNECTIONS
 from ebpftop.widgets.cells import Cell, Column, Tone
 
 _TONES: Mapping[str, Tone] = {
@@ -66,7 +68,6 @@ class ConnectionsPane(ListPane):
     """
 
     NAME = actions.CONNECTIONS
-    NEEDS_CONNECTIONS = True
     COLUMNS = (
         Column("client", "client", 17, "left", grows=True),
         Column("vip", "VIP", 20, "left", rank=7, grows=True),
@@ -79,6 +80,17 @@ class ConnectionsPane(ListPane):
     )
     SORT = "packets"
     FILTER_FIELDS = field_kinds(Connections.empty().columns(Clock(0, 0.0)))
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """The flows: they are read only while somebody looks at them."""
+        return frozenset((CONNECTIONS,))
+
+    def show(self, picture: Picture) -> None:
+        """Draw the flows, which come a moment after the pane was opened."""
+        super().show(picture)
+        if self.target is None:
+            self.table.select(0)
 
     def fields(self, snapshot: Snapshot) -> Mapping[str, model.Column]:
         """Return the columns that are sorted and filtered by."""

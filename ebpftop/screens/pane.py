@@ -16,6 +16,7 @@ from ebpftop.model import Event, Snapshot
 from ebpftop.screens.backend_history import BackendHistory
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.history import History
+from ebpftop.screens.source_history import SourceHistory
 from ebpftop.widgets.cells import Cell
 
 
@@ -33,8 +34,32 @@ class Picture:
     """Events since the dashboard opened that were overwritten before they were read."""
     classes: ClassHistory = field(default_factory=ClassHistory)
     """What came of each traffic class in the last minute."""
+    sources: SourceHistory = field(default_factory=SourceHistory)
+    """What those who send most sent in the last minute."""
     backends: BackendHistory = field(default_factory=BackendHistory)
     """What each backend carried in the last minute."""
+
+    @classmethod
+    def after(
+        cls, before: Picture | None, snapshot: Snapshot, events: Sequence[Event], missed: int
+    ) -> Picture:
+        """Return the picture that `snapshot` makes of the one before it.
+
+        Args:
+            before: None for the first.
+            snapshot: The latest.
+            events: What happened lately, latest first.
+            missed: Events that were overwritten before they were read.
+        """
+        return cls(
+            snapshot,
+            (before.history if before else History()).extended(snapshot),
+            events,
+            missed,
+            (before.classes if before else ClassHistory()).extended(snapshot),
+            (before.sources if before else SourceHistory()).extended(snapshot),
+            (before.backends if before else BackendHistory()).extended(snapshot),
+        )
 
 
 class Pane(Vertical):
@@ -60,8 +85,6 @@ class Pane(Vertical):
 
     NAME: ClassVar[str]
     """Its name in the actions."""
-    NEEDS_CONNECTIONS: ClassVar[bool] = False
-    """Whether it draws the flows of VIPs, which are read only while somebody wants them."""
     picture: Picture | None = None
     """What it drew last."""
 
@@ -88,6 +111,11 @@ class Pane(Vertical):
     def typing_keys(self) -> Sequence[Cell]:
         """Return the keys that work while it takes text; empty while it does not."""
         return ()
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """What the source must read for it while it is in sight, as `Source.wants` says."""
+        return frozenset()
 
     @property
     def filter_text(self) -> str:

@@ -8,26 +8,18 @@ from functools import partial
 from typing import Any
 
 from textual import on
-from textual.containers import Horizontal
 from textual.widget import Widget
-from textual.widgets import Input, Label
+from textual.widgets import Input
 
 from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.errors import UsageError
 from ebpftop.model import DIRECTIONS, SHAPINGS, ClassKey, Prefix, Snapshot
 from ebpftop.screens.class_history import ClassHistory, WhatIf, what_if
-from ebpftop.screens.dialog import Dialog, target_facts
+from ebpftop.screens.dialog import Dialog, field_row, target_facts
 from ebpftop.screens.figures import rate
 from ebpftop.screens.pane import Picture
 from ebpftop.widgets.cells import Cell, Tone
-
-
-def _row(label: str, field: Input, hint: str = "") -> Horizontal:
-    words = [Label(label, classes="label", markup=False), field]
-    if hint:
-        words.append(Label(hint, classes="hint", markup=False))
-    return Horizontal(*words, classes="field")
 
 
 def size_text(size_bytes: int) -> str:
@@ -83,8 +75,8 @@ class ClassDialog(Dialog):
     def fields(self) -> Sequence[Widget]:
         """Return the rate and the burst."""
         return (
-            _row("rate", self._rate, "8kbit, 50mbit, 1gbit"),
-            _row("burst", self._burst, "64kb, 1mb; 0 for what suits the rate"),
+            field_row("rate", self._rate, "8kbit, 50mbit, 1gbit"),
+            field_row("burst", self._burst, "64kb, 1mb; 0 for what suits the rate"),
         )
 
     def on_mount(self) -> None:
@@ -190,7 +182,7 @@ class NewClassDialog(Dialog):
             "action": ", ".join(SHAPINGS),
             "parent": "a class whose rate is a ceiling",
         }
-        return [_row(name, field, hints.get(name, "")) for name, field in self._inputs.items()]
+        return [field_row(name, field, hints.get(name, "")) for name, field in self._inputs.items()]
 
     def on_mount(self) -> None:
         """Start with the name."""
@@ -286,8 +278,8 @@ class AssignDialog(Dialog):
 
     def fields(self) -> Sequence[Widget]:
         """Return the address, where it is typed, and the class."""
-        rows = [] if self.target is not None else [_row("address", self._address)]
-        return (*rows, _row("class", self._into, "nothing takes it out of its class"))
+        rows = [] if self.target is not None else [field_row("address", self._address)]
+        return (*rows, field_row("class", self._into, "nothing takes it out of its class"))
 
     def on_mount(self) -> None:
         """Start where something has to be typed."""

@@ -55,6 +55,14 @@ class Staged:
         """Whether anything is staged for a VIP or its backends."""
         return vip in self._algorithms or any(key.vip == vip for key in self._backends)
 
+    def described(self, vip: Service) -> str:
+        """Say in words what is staged for a VIP and its backends."""
+        parts = [f"by {self._algorithms[vip]}"] if vip in self._algorithms else []
+        for backend, values in self.changes(vip).items():
+            said = ", ".join(f"{name} {value}" for name, value in values.items())
+            parts.append(f"{backend.endpoint} {said}")
+        return "; ".join(parts)
+
     def drop(self, vip: Service) -> None:
         """Forget all that is staged for a VIP and its backends."""
         self._algorithms.pop(vip, None)

@@ -42,16 +42,19 @@ def native(values: NDArray[Any]) -> U64:
 def source_columns(rows: Records) -> dict[str, U64]:
     """Return the fields of `SOURCE` records as contiguous columns, `blocked` of the limiter too.
 
-    Rows are taken a few thousand at a time: field by field over all of them, each would come
-    from memory again.
+    What a row's own processor and the others counted is added up. Rows are taken a few thousand
+    at a time: field by field over all of them, each would come from memory again.
     """
-    names = [name for name in layout.SOURCE.names or () if name != "limiter"]
-    columns = {name: np.empty(len(rows), np.uint64) for name in (*names, "blocked")}
+    plain = ("policy", "last_ns", "would_drop_packets", "limited_ns", "first_ns")
+    counted = layout.TRAFFIC.names or ()
+    columns = {name: np.empty(len(rows), np.uint64) for name in (*plain, *counted, "blocked")}
     for start in range(0, len(rows), ROWS_IN_CACHE):
         at = slice(start, start + ROWS_IN_CACHE)
         block = rows[at]
-        for name in names:
+        for name in plain:
             columns[name][at] = block[name]
+        for name in counted:
+            np.add(block["counted"][name], block["others"][name], out=columns[name][at])
         columns["blocked"][at] = block["limiter"]["blocked"]
     return columns
 

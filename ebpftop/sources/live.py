@@ -29,7 +29,8 @@ from ebpftop.model import (
 )
 from ebpftop.ranking import RowKeys, match_rows, rates
 from ebpftop.sources import decoding
-from ebpftop.sources.balancing import BalancingReader
+from ebpftop.sources.balancing import CONNECTIONS, BalancingReader
+from ebpftop.sources.inspection import Inspector
 from ebpftop.sources.invariants import Invariants
 from ebpftop.sources.shaping import ShapingReader
 from ebpftop.sources.states import States
@@ -75,7 +76,9 @@ class LiveSource:
         self._states = States()
         self._shaping = ShapingReader(instance)
         self._balancing = BalancingReader(instance.maps)
-        self.want_connections = False
+        self._inspector = Inspector(instance)
+        self.wants: frozenset[str] = frozenset()
+        """What to read besides, as `Source.wants` says."""
         self._sequence = 0
         self._event_cursor: int | None = None
         self._rules = np.zeros(0, layout.RULE)
@@ -87,6 +90,7 @@ class LiveSource:
 
     def close(self) -> None:
         """Close the instance."""
+        self._inspector.close()
         self._netlink.close()
         self._instance.close()
 
@@ -139,7 +143,7 @@ class LiveSource:
         self._count_fills(len(rows), len(automatic[0]), blocks, allowed)
         shaped = self._shaping.read(clock.monotonic_ns, interval_s, sources)
         balanced = self._balancing.read(
-            clock.monotonic_ns, interval_s, want_connections=self.want_connections
+            clock.monotonic_ns, interval_s, want_connections=CONNECTIONS in self.wants
         )
         self._fills |= balanced.fills
         events, missed = self._new_events(clock)
@@ -172,6 +176,7 @@ class LiveSource:
             vips=balanced.vips,
             backends=balanced.backends,
             connections=balanced.connections,
+            inspection=self._inspector.look(self.wants, interval_s, self._netlink.link_at),
         )
 
     def _read_totals(self) -> Totals:

@@ -208,6 +208,12 @@ class Balancer:
         assert stored is not None
         return words(stored.reshape(-1)["handed"].sum(axis=0), layout.HANDED)
 
+    def answered(self) -> dict[str, int]:
+        """Packets that were answered with an ICMP error, by reason."""
+        stored = self.maps["stats"].get(0)
+        assert stored is not None
+        return words(stored.reshape(-1)["answered"].sum(axis=0), layout.ANSWERED)
+
     def connections(self) -> list[tuple[str, int, str, int]]:
         """Every entry as (client, port, state, slot of the word)."""
         keys, values = self.maps["connections"].read()

@@ -13,6 +13,7 @@ from ebpftop.bpf import layout
 from ebpftop.config import Policy
 from ebpftop.control import policy as policies
 from ebpftop.control.everything import InstanceControl
+from ebpftop.control.sweeping import Sweeper
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
 from ebpftop.lab import Job, Lab, joined, load_http, serve_http
@@ -52,6 +53,7 @@ class Farm:
     """By the name of their host."""
     _ports: Iterator[int] = field(default_factory=lambda: iter(range(8001, 9000)))
     _sources: list[LiveSource] = field(default_factory=list)
+    _sweeper: Sweeper | None = None
 
     @property
     def control(self) -> InstanceControl:
@@ -110,13 +112,30 @@ class Farm:
 
     # What is observed
 
+    def sweep(self) -> None:
+        """Begin to sweep and to keep the ways to backends, as who holds an instance does."""
+        self._sweeper = Sweeper(self.control)
+        self._sweeper.start()
+
+    def rest(self) -> None:
+        """Leave the kernel alone with it."""
+        if self._sweeper:
+            self._sweeper.stop()
+            assert self._sweeper.error is None
+        self._sweeper = None
+
+    def knows_ways(self) -> bool:
+        """Whether the way to every backend is known."""
+        return all(self.snapshot().backends.reachable)
+
     def source(self) -> LiveSource:
         """A source, closed with the farm."""
         self._sources.append(LiveSource(Instance(self.instance.folder, read_only=False)))
         return self._sources[-1]
 
     def close(self) -> None:
-        """Close the sources."""
+        """End what it runs."""
+        self.rest()
         while self._sources:
             self._sources.pop().close()
 
@@ -179,6 +198,7 @@ def farming(arms: int = 1, policy: Policy | None = None) -> Iterator[Farm]:
             for server in servers.values():
                 server.wait_ready()
             farm = Farm(lab, instance, servers)
+            farm.sweep()
             try:
                 yield farm
             finally:

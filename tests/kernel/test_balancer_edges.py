@@ -166,21 +166,6 @@ def test_ipv6_fragments_are_known_by_address(balancer: Balancer) -> None:
 # The way out
 
 
-def test_the_last_hop_is_for_the_stack_with_the_rewritten_packet(balancer: Balancer) -> None:
-    vip = opened(balancer)
-    sent = Shape(CLIENT, VIP, "S", hop_limit=1)
-    there = replace(sent, destination=vip.backends[1])
-    assert balancer.run(sent.to_bytes()) == (PASS, there.to_bytes())
-    assert balancer.handed() == {"hop-limit": 1}
-
-
-def test_a_reply_on_its_last_hop_is_for_the_stack_as_it_is(balancer: Balancer) -> None:
-    opened(balancer)
-    balancer.run(Shape(CLIENT, VIP, "S").to_bytes())
-    answer = Shape(BACKENDS[0], CLIENT, "SA", hop_limit=1).to_bytes()
-    assert balancer.run(answer) == (PASS, answer)
-
-
 def test_a_hop_on_another_interface_is_a_redirect(balancer: Balancer, routed: int) -> None:
     vip = opened(balancer)
     balancer.write_backend(vip, 1, ifindex=routed)
@@ -247,16 +232,6 @@ def test_replies_take_the_route_once_there_is_one(balancer: Balancer, routed: in
     assert balancer.run(Shape(CLIENT, VIP, "S").to_bytes())[0] == TX
     action, after = balancer.run(Shape(BACKENDS[0], CLIENT, "SA").to_bytes())
     assert (action, after[:6].hex(":")) == (REDIRECT, NEIGHBOUR_MAC)
-
-
-def test_a_reply_too_large_for_its_way_is_for_the_stack(balancer: Balancer, routed: int) -> None:
-    opened(balancer)
-    leave_by(balancer, routed)
-    balancer.run(Shape(CLIENT, VIP, "S").to_bytes())
-    large = Shape(BACKENDS[0], CLIENT, "A", b"x" * 1361).to_bytes()
-    assert balancer.run(large) == (PASS, large)
-    assert balancer.handed() == {"too-big": 1}
-    assert balancer.run(Shape(BACKENDS[0], CLIENT, "A", b"x" * 1360).to_bytes())[0] == REDIRECT
 
 
 # Lost flows

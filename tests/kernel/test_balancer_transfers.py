@@ -25,10 +25,10 @@ PATIENCE_S = 60.0
 NARROW = 1280
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one-armed", "two-armed"])
-def farm(request: pytest.FixtureRequest) -> Iterator[Farm]:
-    """The same network for all tests of a kind."""
-    with farming(request.param) as farm:
+@pytest.fixture(scope="module")
+def farm() -> Iterator[Farm]:
+    """The same network for all tests."""
+    with farming(2) as farm:
         yield farm
 
 

@@ -127,11 +127,11 @@ def test_status_counts_the_maps_and_names_the_sum(stage: Stage) -> None:
 def test_flows_are_read_only_when_they_are_wanted(stage: Stage) -> None:
     source = stage.source()
     assert source.snapshot().connections is None
-    source.want_connections = True
+    source.wants = frozenset({"connections"})
     wanted = source.snapshot().connections
     assert wanted is not None
     assert len(wanted) == 6
-    source.want_connections = False
+    source.wants = frozenset()
     assert source.snapshot().connections is None
 
 

@@ -23,11 +23,11 @@ class Counting:
     """A source whose snapshots are numbered, until one raises."""
 
     def __init__(self, error: Exception | None = None, after: int = 0) -> None:
-        self.want_connections = False
         self.error, self.after = error, after
         self.asked = 0
         self.asked_by: set[int] = set()
         self.closed = 0
+        self.wants: frozenset[str] = frozenset()
 
     def snapshot(self) -> Snapshot:
         assert not self.closed
