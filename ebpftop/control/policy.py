@@ -120,7 +120,8 @@ def reload(instance: Instance, policy: Policy) -> None:
 def _configure(instance: Instance, policy: Policy) -> None:
     _configure_protection(instance, policy)
     with closing(Routes()) as routes:
-        ways.write_ports(instance, ways.exits(instance, routes))
+        attached = [each.index for each in instance.meta.attachments]
+        ways.write_ports(instance, routes.exits(attached))
     BalancingControl(instance, holding_lock=True).apply(vip_requests(policy))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ebpftop.bpf import layout
 from ebpftop.control.vip_table import backend_addresses
 from ebpftop.control.writing import InstanceWriter
+from ebpftop.kernel import libbpf
 from ebpftop.kernel.instance import Instance
 from ebpftop.kernel.netlink.neighbours import Changes, Neighbour, neighbours, probe
 from ebpftop.kernel.netlink.routes import Exit, NextHop, Routes
@@ -28,18 +29,13 @@ PROBE_AGAIN_S = 1.0
 _MAC_BYTES = 6
 
 
-def exits(instance: Instance, routes: Routes) -> dict[int, Exit]:
-    """Return the interfaces that packets of an instance may leave by."""
-    return routes.exits(each.index for each in instance.meta.attachments)
-
-
-def write_ports(instance: Instance, wanted_exits: Mapping[int, Exit]) -> None:
+def write_ports(instance: Instance, exits: Mapping[int, Exit]) -> None:
     """Let packets leave by these interfaces and no others; the writer's lock is held."""
     ports = instance.maps["ports"]
     keys, values = ports.read()
     held = {int(key): (int(value["ifindex"]), int(value["vlan"]))
             for key, value in zip(keys, values, strict=True)}  # fmt: skip
-    wanted = {index: (way.ifindex, vlan_word(way.vlan)) for index, way in wanted_exits.items()}
+    wanted = {index: (way.ifindex, vlan_word(way.vlan)) for index, way in exits.items()}
     for index in held.keys() - wanted.keys():
         ports.delete(index)
     for index, value in list(wanted.items())[: ports.max_entries]:
@@ -56,6 +52,7 @@ def vlan_word(vlan: int | None) -> int:
 class _View:
     """What is known of this namespace's ways; routes for as long as none changes."""
 
+    attached: set[int] = field(default_factory=set)
     exits: dict[int, Exit] = field(default_factory=dict)
     hops: dict[Prefix, NextHop | None] = field(default_factory=dict)
     neighbours: dict[tuple[int, Prefix], Neighbour] = field(default_factory=dict)
@@ -101,8 +98,9 @@ class WayKeeper(InstanceWriter):
         addresses = backend_addresses(self._maps["backends"].read()[1])
         if only_changes and not moved and not changed & self._next_hops(addresses):
             return
-        if not self._view.exits:
-            self._view.exits = exits(self._instance, self._routes)
+        attached = self._attached()
+        if attached != self._view.attached:
+            self._view.exits, self._view.attached = self._routes.exits(attached), attached
         self._view.hops = {a: self._next_hop(a) for a in addresses}
         if addresses:
             self._view.neighbours = neighbours()
@@ -110,6 +108,11 @@ class WayKeeper(InstanceWriter):
             write_ports(self._instance, self._view.exits)
             self._write({address: self._way(address) for address in addresses})
         self._probe()
+
+    def _attached(self) -> set[int]:
+        """Return the interfaces that the program is still on: netlink does not tell of its end."""
+        pipeline = self._instance.meta.pipeline.id
+        return {index for program, index in libbpf.linked_programs() if program == pipeline}
 
     def _next_hop(self, address: Prefix) -> NextHop | None:
         known = self._view.hops.get(address)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import threading
 from collections import Counter
 from typing import Any
 
@@ -312,6 +313,42 @@ def test_ids_are_never_used_twice(lb: Controlled) -> None:
         seen += [i for i in lb.maps["backends"].read()[1]["id"].tolist() if i]
         lb.control.delete_vip(VIP)
     assert len(set(seen)) == len(seen) == 6
+
+
+def test_while_acts_go_on_no_packet_is_lost_and_none_goes_astray(lb: Controlled) -> None:
+    other = Service.parse("198.51.100.11:80/tcp")
+    lb.balance(VIP, A, B, algorithm="rr")
+    lb.balance(other, Service.parse("10.0.9.9:8080", "tcp"))
+    lb.pipeline.unpin()
+    done = threading.Event()
+    went: Counter[str] = Counter()
+
+    def traffic() -> None:
+        for port in itertools.cycle(range(1, 500)):
+            for flags in ("S", "A", "R"):
+                went[lb.send(port, flags=flags)] += 1
+            if done.is_set():
+                return
+
+    sender = threading.Thread(target=traffic)
+    sender.start()
+    try:
+        for turn in range(4):
+            for algorithm in ("maglev", "wrr", "least", "rr"):
+                lb.control.set_vip(VIP, {"algorithm": algorithm})
+                lb.control.set_backends(VIP, {A: {"weight": turn + 1}})
+            lb.control.add_backend(VIP, Backend(C))
+            lb.control.set_health(VIP, B, False)
+            lb.control.set_backends(VIP, {A: {"state": "down"}})
+            lb.control.set_health(VIP, B, True)
+            lb.control.delete_backend(VIP, C)
+            lb.control.set_backends(VIP, {A: {"state": "up"}})
+    finally:
+        done.set()
+        sender.join()
+    assert went.keys() == {ONE, TWO, THREE}
+    assert went.total() > 300
+    assert sum(lb.flow_table.read().open_flows()) == sum(lb.flows().values()) == 0
 
 
 # All or nothing

@@ -16,10 +16,11 @@ from ebpftop.control import ways
 from ebpftop.control.everything import InstanceControl
 from ebpftop.control.sweeping import Sweeper
 from ebpftop.control.ways import WayKeeper
+from ebpftop.kernel.instance import find
 from ebpftop.kernel.netlink.neighbours import neighbours
-from ebpftop.lab import Host
+from ebpftop.lab import Host, Lab, joined
 from ebpftop.model import Backend, Prefix, Service, Vip
-from tests.kernel.stage import IFACE, Stage, staged, until
+from tests.kernel.stage import IFACE, Stage, ebpftop, staged, until
 
 pytestmark = pytest.mark.kernel
 
@@ -205,6 +206,23 @@ def test_an_interface_without_the_program_is_no_way_out(stage: Stage, keeper: Wa
     assert hops(stage)["10.43.0.9"] == UNKNOWN
     assert len(stage.instance.maps["ports"].read()[0]) == 1
     stage.lab.server.ip("link del other")
+
+
+def test_an_interface_that_is_taken_out_is_no_way_out_any_more() -> None:
+    with Lab(clients=0) as lab, joined(lab.server):
+        lab.server.ip(
+            "link add eth1 type veth peer name far", "link set eth1 up", "link set far up"
+        )
+        assert ebpftop("attach", IFACE, "eth1", "--mode", "generic").status == 0
+        with closing(find(IFACE, read_only=False)) as instance:
+            ports = instance.maps["ports"]
+            assert len(ports.read()[0]) == 2
+            with closing(WayKeeper(instance)) as keeper:
+                keeper.refresh()
+                assert len(ports.read()[0]) == 2
+                assert ebpftop("detach", "eth1").status == 0
+                kept(keeper, lambda: len(ports.read()[0]) == 1)
+        assert ebpftop("detach", IFACE).status == 0
 
 
 def test_the_sweeper_keeps_ways_and_leaves_them_to_the_kernel_at_its_end(stage: Stage) -> None:
