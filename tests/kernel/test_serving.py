@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from ebpftop import config
 from ebpftop.lab import Job, Lab, load_http, serve_http
 from ebpftop.lab.farm import VIP4
+from ebpftop.sources import roster
 from tests.kernel.attached import EBPFTOP, Site, trying
 from tests.kernel.farm import NAMES, until
 
@@ -196,3 +198,40 @@ def test_a_dashboard_that_joins_a_service_leaves_the_checks_to_it_and_takes_over
     until(lambda: service.backends("healthy") == [True] * 3)
     dashboard.press("q")
     assert dashboard.wait() == 0
+
+
+def test_the_page_of_the_readme_leads_to_a_balanced_vip_by_verbs_and_by_file(
+    service: Service,
+) -> None:
+    # GIVEN the page, for the addresses of this network
+    page = README.read_text().partition("## From three servers")[2].partition("\n## ")[0]
+    page = page.replace("198.51.100.10", VIP4)
+    for number, host in enumerate(service.lab.backends, 11):
+        page = page.replace(f"192.0.2.{number}:", f"{host.ipv4}:")
+    (text,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    lines = re.findall(r"^ebpftop (?:vip|backend) .*$", page, re.MULTILINE)
+    (drain,) = (line for line in lines if "--state drain" in line)
+    (undrain,) = (line for line in lines if "--state up" in line)
+
+    # WHEN its verbs are followed
+    service.site.done("attach", "eth0")
+    for line in lines[: lines.index(drain)]:
+        service.site.done(*line.split()[1:])
+
+    # THEN there is what its file says, and it balances
+    service.policy.write_text(text)
+    (vip,) = config.load(service.policy).vips
+    with service.site.instance() as instance:
+        known = roster.read(instance.maps, roster.Roster.empty())
+    assert list(known.vips) == [vip.vip()]
+    assert list(known.backends) == vip.wanted_backends()
+    result = service.load(parallel=20, count=80).wait(60)
+    assert (result["failures"], result["servers"]) == (
+        [], {"backend1": 40, "backend2": 20, "backend3": 20},
+    )  # fmt: skip
+
+    # AND a server is out and in again as it says
+    service.site.done(*drain.split()[1:])
+    assert service.backends("share") == pytest.approx([2 / 3, 0, 1 / 3], abs=1e-3)
+    service.site.done(*undrain.split()[1:])
+    assert service.backends("share") == [0.5, 0.25, 0.25]
