@@ -13,6 +13,7 @@ from contextlib import suppress
 import pytest
 
 from ebpftop.lab import Host, Namespace, joined
+from ebpftop.lab.farm import SECOND_ARM
 from ebpftop.model import Service
 from tests.kernel.farm import Farm, farming, until
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.kernel("bridge", "veth")
 BULK_PORT = 9000
 BLOCK = os.urandom(1 << 20)
 BLOCKS = 48
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 NARROW = 1280
 
 
@@ -164,4 +165,25 @@ def test_a_narrow_link_before_the_client_is_found_out_by_the_server(
     address = "203.0.113.2" if version == 4 else "2001:db8:1::2"
     routes = [h.run(["ip", "route", "get", address]).stdout for h in farm.lab.backends]
     assert sum(f"mtu {NARROW}" in route for route in routes) == 1
+    farm.remove(vip)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_narrow_link_before_the_servers_is_found_out_by_the_client(
+    farm: Farm, version: int
+) -> None:
+    # The servers do not know of it, and so announce segments that are too large.
+    farm.lab.server.ip(f"link set {SECOND_ARM} mtu {NARROW}")
+    vip = farm.add(version, backend_port=BULK_PORT)
+    servers = Bulk(farm, 4)
+    client = farm.lab.clients[0]
+    try:
+        assert uploaded(client, vip, 4) == expected(4)
+    finally:
+        servers.close()
+        farm.lab.server.ip(f"link set {SECOND_ARM} mtu 1500")
+    # It was the director that told it, in the VIP's name.
+    route = client.run(["ip", "route", "get", str(vip.address)]).stdout
+    assert f"mtu {NARROW}" in route
+    client.run(["ip", "-4" if version == 4 else "-6", "route", "flush", "cache"])
     farm.remove(vip)
