@@ -262,7 +262,7 @@ class DashboardApp(App[None]):
         paused_at = []
         if self.paused and self.shown is not None:
             at = chrome.wall_time(self.shown.snapshot).text
-            paused_at = [Cell(f"PAUSED at {at}: p resumes", "badge")]
+            paused_at = [Cell(f"PAUSED at {at}", "badge")]
         self.main.show_chrome(
             self.shown,
             interval_s=self.sampler.interval_s,

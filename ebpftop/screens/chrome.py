@@ -15,6 +15,8 @@ from ebpftop.widgets.cells import Cell, Tone
 
 _LETTERS = (None, 6, 4, 3)
 """How many letters of a tab's label are shown; the first with which all tabs fit."""
+_READABLE = 4
+"""How many there are where they never fit, and what stands beside them is cut."""
 
 
 def identity(
@@ -72,10 +74,11 @@ def tabs(switches: Iterable[Action], current: str, room: int) -> Sequence[Cell]:
         return Cell(label, tone, command(action), action.key_label)
 
     actions = list(switches)
-    cut = ([tab(action, letters) for action in actions] for letters in _LETTERS)
-    return next((cells for cells in cut if length_of(cells) <= room), None) or [
-        tab(action, _LETTERS[-1]) for action in actions
-    ]
+    for letters in _LETTERS:
+        cells = [tab(action, letters) for action in actions]
+        if length_of(cells) <= room:
+            return cells
+    return [tab(action, _READABLE) for action in actions]
 
 
 def footer(offered: Sequence[Action]) -> tuple[Sequence[Cell], Sequence[Cell]]:

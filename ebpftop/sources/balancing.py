@@ -28,7 +28,7 @@ MEASURED_S = 10.0
 """Time over which shares of new flows are measured."""
 SLOW_MAPS_EVERY = 10
 """Reads between counts of maps that are read for their fill alone."""
-_COUNTED = ("endpoints", "balanced", "ports", "connections")
+_SLOW = ("endpoints", "balanced", "ports", "connections")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,7 +212,7 @@ class BalancingReader:
 
     def _count_fills(self, roster: Roster) -> None:
         if self._reads % SLOW_MAPS_EVERY == 0:
-            self._fills |= {name: len(self._maps[name].read()[0]) for name in _COUNTED}
+            self._fills |= {name: len(self._maps[name].read()[0]) for name in _SLOW}
         self._reads += 1
         self._fills |= {
             "vips": len(roster.vips),

@@ -70,11 +70,9 @@ class ConnectionsReader:
         first, replies = values[rows], partners[rows]
         answered = replies >= 0
         both = {}
-        for name in ("packets", "bytes", "last_ns"):
-            back = np.zeros(len(rows), np.uint64)
-            back[answered] = values[name][replies[answered]]
-            forth = first[name].astype(np.uint64)
-            both[name] = np.maximum(forth, back) if name == "last_ns" else forth + back
+        for name in ("packets", "bytes"):
+            both[name] = first[name].astype(np.uint64)
+            both[name][answered] += values[name][replies[answered]]
         return Connections(
             high=high[rows],
             low=low[rows],
@@ -85,7 +83,8 @@ class ConnectionsReader:
             packets=both["packets"],
             bytes=both["bytes"],
             first_ns=first["first_ns"].astype(np.uint64),
-            last_ns=both["last_ns"],
+            # Answers keep the entry of this direction young too.
+            last_ns=first["last_ns"].astype(np.uint64),
             vips=tuple(known.vip_services),
             backends=(*known.backend_services, None),
         )

@@ -18,7 +18,7 @@ from ebpftop.filtering import Filter
 from ebpftop.model import Backend, Clock, Connections, HealthCheck, Prefix, Service
 from ebpftop.sources.balancing import SUM, Balanced, BalancingReader
 from ebpftop.sources.invariants import TICKS_BEFORE_ALARM
-from tests.kernel.balancer import LEAST, MAGLEV, RR, WRR, Balancer, End, Vip
+from tests.kernel.balancer import LEAST, MAGLEV, RR, STATES, WRR, Balancer, End, Vip
 from tests.kernel.frames import Shape
 from tests.kernel.packets import UDP
 from tests.kernel.pipeline import SECOND_NS, START_NS, Pipeline
@@ -353,6 +353,18 @@ def test_flows_of_what_was_taken_away_are_told_apart(balancer: Balancer, reading
     # WHEN the VIP is gone too, THEN its flows are no flows
     balancer.maps["vip_slots"].put(vip.slot, np.zeros(1, layout.VIP_SLOT))
     assert flows(reading.read(1.0)).port.tolist() == [2000]
+
+
+def test_an_entry_that_is_being_removed_is_no_flow(balancer: Balancer, reading: Reading) -> None:
+    vip = balancer.vip(VIP, BACKENDS)
+    opened(balancer, vip, range(1000, 1002))
+    keys, values = balancer.maps["connections"].read()
+    ended = np.flatnonzero((keys["port"] & 0xFFFF == 1000) & (values["word"] & 255 != 8))[0]
+    key, value = keys[ended].copy(), values[ended : ended + 1].copy()
+    value["word"] = (value["word"] & ~np.uint64(255)) | STATES.index("ended")
+    balancer.maps["connections"].put(key, value)
+
+    assert flows(reading.read()).port.tolist() == [1001]
 
 
 def test_flows_are_filtered_and_sorted_by_what_they_are(
