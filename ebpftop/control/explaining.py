@@ -33,7 +33,6 @@ REASON_WORDS = {
     "limit-pps": "it is over the limit of packets a second",
     "limit-bps": "it is over the limit of bits a second",
     "limit-syn": "it is over the limit of connection requests a second",
-    "limit-contended": "too many of its packets came at once",
     "new-source": "too many new sources came, and the policy drops those",
     "no-backend": "no backend takes it",
     "no-next-hop": "no way to its backend is known",
