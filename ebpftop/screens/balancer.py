@@ -261,7 +261,8 @@ class BalancerPane(Pane):
     def _show_flows(self) -> None:
         target = self.target
         if target is not None:
-            words = f"vip:{target.vip} backend:{target.backend.endpoint}"
+            # As many as the column counts: an entry outlives its flow for a while.
+            words = f"vip:{target.vip} backend:{target.backend.endpoint} -state:closed"
             self.post_message(self.GoTo(actions.CONNECTIONS, words))
 
     def _new(self) -> None:

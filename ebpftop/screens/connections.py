@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from ebpftop import actions, model
 from ebpftop import format as fmt
 from ebpftop.model import CONNECTION_STATES, GONE, Clock, Connections, Flow, Snapshot
@@ -18,6 +20,8 @@ _TONES: Mapping[str, Tone] = {
     "established": "good", "udp": "good", "syn-sent": "warn", "syn-received": "warn",
 }  # fmt: skip
 _OPENING = tuple(CONNECTION_STATES.index(word) for word in ("syn-sent", "syn-received"))
+
+_CLOSED = CONNECTION_STATES.index("closed")
 
 
 def _held(snapshot: Snapshot) -> Connections:
@@ -127,9 +131,11 @@ class ConnectionsPane(ListPane):
         if self.filter is not None:
             of = number_of(len(held), "flow")
             return [Cell(f"{len(self.table.order):,} shown of {of}", "key")]
-        opening = int(sum((held.state == state).sum() for state in _OPENING))
+        opening = int(np.isin(held.state, _OPENING).sum())
+        closed = int((held.state == _CLOSED).sum())
         cells = [Cell(f"{opening:,} opening", "warn")] if opening else []
-        return [*cells, Cell(number_of(len(held), "flow"), "muted")]
+        cells.append(Cell(number_of(len(held) - closed, "flow"), "muted"))
+        return [*cells, Cell(f"{closed:,} closed", "muted")] if closed else cells
 
     def acts(self) -> Mapping[str, Callable[[], None]]:
         """Return its acts."""

@@ -27,6 +27,7 @@ FLOWS = [
     ("192.0.2.9:40003", OTHER, "10.0.0.1:8080", "fin-client", 900),
     ("[2001:db8::77]:40004", WEB, None, "established", 7),
 ]
+CLOSED = ("192.0.2.1:40005", WEB, "10.0.0.1:8080", "closed", 3)
 TALKERS = [Talker("192.0.2.1", pps=10), Talker("192.0.2.9", pps=500), Talker("192.0.2.50", 900)]
 
 
@@ -125,14 +126,16 @@ async def test_going_to_the_pane_reads_the_flows_at_once() -> None:
 
 
 async def test_a_key_leads_from_a_backend_to_its_flows() -> None:
-    async with dashboard(balanced(), size=(120, 24)) as running:
+    async with dashboard(balanced(0, *FLOWS, CLOSED), size=(120, 24)) as running:
+        # Those that it has, as the figure there counts them.
         await running.press("4", "f")
         await running.until(lambda: running.app.main.pane.NAME == "connections")
         assert clients(running) == ["192.0.2.1:40001"]
-        assert "FILTER vip:198.51.100.10:80/tcp backend:10.0.0.1:8080" in running.lines[0]
+        assert "FILTER vip:198.51.100.10:80/tcp backend:10.0.0.1:8080 -state" in running.lines[0]
         assert running.source.wants == {"connections"}
         await running.press("escape")
-        assert len(clients(running)) == 4
+        assert len(clients(running)) == 5
+        assert "4 flows  1 closed" in running.lines[1]
         # The same address behind another VIP is another backend.
         await running.press("4", "shift+tab", "down", "f")
         await running.until(lambda: running.app.main.pane.NAME == "connections")
