@@ -90,11 +90,11 @@ static __always_inline void find_backend(struct run *run, struct vip *vip)
 	__u32 slot;
 
 	if (unlikely(!entry || !is_of(word, hash))) {
-		open_flow(run, vip, &key, hash, 0, 0);
-		return;
+		entry = 0;
+		word = CONNECTION_NONE;
 	}
-	if (unlikely((word & WORD_STATE) == CONNECTION_CLOSED &&
-		     (packet->syn || packet->protocol == PROTO_UDP))) {
+	if (unlikely(!entry || ((word & WORD_STATE) == CONNECTION_CLOSED &&
+				(packet->syn || packet->protocol == PROTO_UDP)))) {
 		open_flow(run, vip, &key, hash, entry, word);
 		return;
 	}

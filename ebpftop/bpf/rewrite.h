@@ -205,13 +205,14 @@ static __always_inline int find_route(struct run *run, struct address *source,
 static __always_inline void find_hop(struct run *run, struct backend *backend, struct hop *hop,
 				     __u32 *vlan, __u64 *mtu)
 {
-	struct address address = backend->service.address;
+	struct address address;
 
 	*hop = backend->hop;
 	*vlan = backend->vlan;
 	*mtu = backend->mtu;
 	if (unlikely(!hop->ifindex || !fits(run->packet, *vlan))) {
 		hop->ifindex = 0;
+		address = backend->service.address;
 		find_route(run, &run->packet->source, &address, hop, vlan, mtu);
 	}
 }
