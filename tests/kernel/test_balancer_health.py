@@ -108,6 +108,32 @@ def test_a_killed_server_loses_what_was_on_it_and_in_time_its_traffic_and_gets_i
     until(lambda: farm.open_flows() == {})
 
 
+def test_a_server_that_falls_silent_loses_what_it_had_begun_and_no_more(farm: Farm) -> None:
+    # GIVEN servers that are found healthy, under load
+    vip = farm.add(algorithm="rr", check=CHECK)
+    with checking(farm):
+        until(lambda: health(farm, vip) == GOOD)
+        load = farm.load(vip, parallel=60, requests=3, pause_s=0.05)
+        until(lambda: min(farm.of(vip, "opened").values()) > 30)
+
+        # WHEN the link of one breaks, so that nothing refuses what is sent there
+        farm.lab.wire.ip("link set backend2 down")
+        broken_s = time.monotonic()
+        try:
+            # THEN it is out in time
+            until(lambda: farm.of(vip, "share")["backend2"] == 0)
+            assert time.monotonic() - broken_s < BOUND_S + LATE_S
+            opened = sum(farm.of(vip, "opened").values())
+            until(lambda: sum(farm.of(vip, "opened").values()) > opened + 300)
+            result = load.stop()
+        finally:
+            farm.lab.wire.ip("link set backend2 up")
+        # AND only connections that it had accepted are lost: others moved with their next packet
+        assert result["failed"] > 0
+        assert {failure["server"] for failure in result["failures"]} == {"backend2"}
+        until(lambda: health(farm, vip) == GOOD)
+
+
 def test_a_server_that_answers_wrongly_or_not_at_all_is_out_by_http_and_in_by_tcp(
     farm: Farm,
 ) -> None:

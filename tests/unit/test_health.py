@@ -191,6 +191,16 @@ def test_health_that_others_forgot_is_found_out_anew(answers: Answers, begin: Be
     assert ward.changes == [("198.51.100.1:80", True)] * 2
 
 
+def test_a_change_is_noted_once_however_many_answers_agree(
+    answers: Answers, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HealthChecker, "ROUND_S", 600.0)
+    ward = Ward(target(1))
+    begin(ward)
+    until(lambda: answers.asked[backend(1)] > 10)
+    assert ward.changes == [("198.51.100.1:80", True)]
+
+
 def test_a_change_that_cannot_be_noted_is_tried_again(answers: Answers, begin: Begin) -> None:
     ward = Ward(target(1))
     ward.errors = [KernelRefusedError("another writes"), NotFoundError("it is gone")]
