@@ -17,6 +17,7 @@ from ebpftop.errors import UsageError
 from ebpftop.format import printable
 
 OVERVIEW, TALKERS, BLOCKS, SHAPER = "overview", "talkers", "blocks", "shaper"
+BALANCER, CONNECTIONS = "balancer", "connections"
 PROGRAMS = "programs"
 """Names of the panes, as actions and the pane switcher call them."""
 
@@ -57,9 +58,10 @@ class Action:
         return not self.panes or pane in self.panes
 
 
-_KEY_LABELS = {"escape": "Esc", "ctrl+l": "^L", "ctrl+c": "^C", "f1": "F1", "enter": "Enter"}
+_KEY_LABELS = {"escape": "Esc", "enter": "Enter", "ctrl+l": "^L", "ctrl+c": "^C", "f1": "F1"}
 
-_LISTS = (TALKERS, BLOCKS)
+_LISTS = (TALKERS, BLOCKS, CONNECTIONS)
+_ON_SOURCES = (TALKERS, BLOCKS)
 
 ACTIONS: tuple[Action, ...] = (
     Action(
@@ -75,9 +77,67 @@ ACTIONS: tuple[Action, ...] = (
         opens=BLOCKS, in_footer=False,
     ),
     Action(
+        "pane-balancer", ("4",), "Balancer", "VIPs, their backends, and each one's share of flows",
+        opens=BALANCER, in_footer=False,
+    ),
+    Action(
         "pane-shaper", ("5",), "Shaper", "Traffic classes: their rates, their buckets, their drops",
         opens=SHAPER, in_footer=False,
     ),
+    Action(
+        "pane-connections", ("6",), "Connections", "Every flow through a VIP, one row each",
+        opens=CONNECTIONS, in_footer=False,
+    ),
+    Action(
+        "write-staged", ("enter",), "write", "Put what is staged for the VIP in force",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action(
+        "drop-staged", ("escape",), "drop", "Forget what is staged for the VIP",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action(
+        "weight-up", ("+", "="), "more", "Stage a weight that is larger by one",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action(
+        "weight-down", ("-",), "less", "Stage a weight that is smaller by one",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action(
+        "weight", ("w",), "weight", "Type the weight of the selected backend",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action(
+        "drain", ("0",), "drain", "Stage: its flows stay, and no new ones come",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action(
+        "take-down", ("d",), "down", "Stage: its flows are moved at their next packet",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action(
+        "bring-back", ("e",), "enable", "Stage: it takes new flows again",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action("flows", ("f",), "flows", "Show the flows of the selected backend", panes=(BALANCER,)),
+    Action(
+        "restore-weight", ("o",), "original", "Stage the weight that it was found with",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action(
+        "algorithm", ("m",), "algorithm", "Stage another way to place new flows",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action(
+        "new-service", ("n",), "new", "Add a VIP or, from among the backends, a backend",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action(
+        "delete-service", ("x",), "delete", "Take the selected VIP or backend away",
+        writes=True, panes=(BALANCER,),
+    ),
+    Action("talker", ("t",), "talker", "Show the client in Talkers", panes=(CONNECTIONS,)),
     Action(
         "pane-programs", ("8",), "Programs", "Programs, maps, hooks: what they cost and hold",
         opens=PROGRAMS, in_footer=False,
@@ -97,7 +157,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "unblock", ("u",), "unblock", "End the block that holds the selected row",
-        writes=True, panes=_LISTS,
+        writes=True, panes=_ON_SOURCES,
     ),
     Action(
         "class-rate", ("r",), "rate", "Change the rate of the selected class",
@@ -134,7 +194,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "disallow", ("d",), "disallow", "Take the selected row out of the allow list",
-        writes=True, panes=_LISTS,
+        writes=True, panes=_ON_SOURCES,
     ),
     Action("invert", ("S",), "invert", "Turn the sort order round", panes=_LISTS),
     Action(

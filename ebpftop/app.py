@@ -31,7 +31,7 @@ from ebpftop.screens.help import HelpScreen
 from ebpftop.screens.history import UNITS
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
-from ebpftop.screens.pane import Picture
+from ebpftop.screens.pane import Pane, Picture
 from ebpftop.screens.source_screen import SourceScreen
 from ebpftop.sources import Sampler, Source
 from ebpftop.sources.names import Names
@@ -254,15 +254,23 @@ class DashboardApp(App[None]):
     def on_dashboard_app_attempted(self, message: Attempted) -> None:
         """Say how the act went; its effect shows in the next snapshot, which is asked for."""
         dialog, said = message.attempt.dialog, printable(message.attempt.said)
-        waits = dialog in self.screen_stack
-        if waits:
+        waits = dialog is not None and dialog in self.screen_stack
+        if waits and dialog is not None:
             dialog.attempted(message.error)
+        if message.attempt.told is not None:
+            message.attempt.told(message.error)
         if message.error is None:
             self.notify(f"{said}: accepted", markup=False)
             self.sampler.sample_now()
         elif not waits:
             words = f"{said}: {printable(str(message.error), _MAX_WORDS)}"
             self.notify(words, severity="error", markup=False)
+
+    def on_pane_go_to(self, message: Pane.GoTo) -> None:
+        """Open another pane on what a pane found there."""
+        self.main.open_pane(message.name, self.shown)
+        self.main.pane.look_for(message.filter, message.target)
+        self._show_chrome()
 
     def on_pane_changed(self) -> None:
         """Offer what fits what is selected now."""
@@ -306,7 +314,7 @@ class DashboardApp(App[None]):
         paused_at = []
         if self.paused and self.shown is not None:
             at = chrome.wall_time(self.shown.snapshot).text
-            paused_at = [Cell(f"PAUSED at {at}: {actions.key('pause')} resumes", "badge")]
+            paused_at = [Cell(f"PAUSED at {at}", "badge")]
         self.main.show_chrome(
             self.shown,
             interval_s=self.sampler.interval_s,

@@ -259,7 +259,7 @@ def parse_service(text: str, protocol: str | None = None) -> Service:
     except ValueError:
         what, ending = ("VIP", "/tcp") if protocol is None else ("address and port", "")
         remedy = f"write it as 192.0.2.1:80{ending} or [2001:db8::1]:80{ending}"
-        raise _wrong(text, what, remedy) from None
+        raise UsageError(f"{_quoted(text)} is no {what}", remedy) from None
 
 
 def rate_text(rate_bps: int) -> str:

@@ -14,6 +14,7 @@ from ebpftop.app import DashboardApp
 from ebpftop.cli.demo import POLICY
 from ebpftop.control import policy as policies
 from ebpftop.control.everything import InstanceControl
+from ebpftop.control.holding import Holding
 from ebpftop.control.protection import BlockRequest
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
@@ -28,7 +29,10 @@ PICTURES: dict[str, list[str]] = {
     "talkers": ["2"],
     "block": ["b"],
     "blocks": ["escape", "3"],
-    "shaper": ["escape", "5"],
+    "balancer": ["escape", "4"],
+    "staged": ["plus", "plus", "plus"],
+    "connections": ["escape", "6"],
+    "shaper": ["5"],
     "class": ["r"],
     "limits": ["escape", "l"],
     "help": ["escape", "question_mark"],
@@ -68,17 +72,20 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     bpffs.mount(lasting=False)
     for size, suffix in ((WIDE, ""), (NARROW, "-80x24")):
-        with labs.Lab() as lab, labs.joined(lab.server):
+        with labs.demo_lab() as lab, labs.joined(lab.server):
             instance = policies.attach(["eth0"], POLICY, mode="auto", path=None, pinned=False)
             control = InstanceControl(instance)
             _prepare(control)
             traffic = labs.start_demo_traffic(lab)
+            holding = Holding(instance, control)
+            holding.start()
             source = LiveSource(Instance(instance.folder, read_only=False))
             try:
                 app = DashboardApp(source, title="eth0", controls=control)
                 asyncio.run(_draw(app, size, folder, suffix))
                 traffic.stop()
             finally:
+                holding.stop()
                 instance.remove()
 
 

@@ -2,10 +2,10 @@
 /*
  * What the load balancer and user space share; layout.py is the twin, as of maps.h.
  *
- * User space alone writes vips, vip_slots, checks, endpoints, balanced, ports, backends and rings;
- * the program alone writes the rest. A VIP's value is replaced whole, and with it which half of
- * its ring is in force. Ids are never used twice, so that what is left of a VIP or a backend
- * that was taken out cannot be mistaken for another's.
+ * User space alone writes vips, vip_slots, checks, checker, endpoints, balanced, ports, backends
+ * and rings; the program alone writes the rest. A VIP's value is replaced whole, and with it which
+ * half of its ring is in force. Ids are never used twice, so that what is left of a VIP or a
+ * backend that was taken out cannot be mistaken for another's.
  */
 #ifndef EBPFTOP_BALANCER_MAPS_H
 #define EBPFTOP_BALANCER_MAPS_H
@@ -149,7 +149,7 @@ struct balance_count {
 	__u64 packets, bytes;     /* to the VIP or backend */
 	__u64 reply_packets, reply_bytes;
 	__u64 opened, closed;     /* flows; of a VIP, opened alone */
-	__u64 dropped, handed;    /* of a VIP's packets: dropped, left to the stack as they came */
+	__u64 dropped, handed;    /* of a VIP's: dropped or answered, left to the stack as they came */
 	__u64 stranded;           /* packets to a VIP none of whose backends lives */
 };
 
@@ -166,6 +166,7 @@ struct flows_request {
 BPF_TABLE("hash", struct service, struct vip, vips, VIPS);
 BPF_ARRAY(vip_slots, struct vip_slot, VIPS);
 BPF_ARRAY(checks, struct check, VIPS);
+BPF_ARRAY(checker, __u64, 1);   /* when a process last saw to the checks; 0: none does */
 BPF_ARRAY(vip_turns, __u64, VIPS);
 BPF_PERCPU_ARRAY(vip_stats, struct balance_count, VIPS);
 BPF_ARRAY(backends, struct backend, BACKENDS);

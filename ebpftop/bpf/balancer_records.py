@@ -79,6 +79,15 @@ def healthy(record: Any) -> bool | None:
     return HEALTHS[min(int(record["health"]), len(HEALTHS) - 1)]
 
 
+def somebody_checks(beat: NDArray[Any], now_ns: int) -> bool:
+    """Whether a process checks health: `checker` holds a sign of life that is recent enough.
+
+    Without it health is not known to readers, whatever the last one found; the rings keep it.
+    """
+    beat_ns = int(beat[0])
+    return beat_ns > 0 and now_ns - beat_ns < layout.CHECKER_SILENT_S * _NS
+
+
 def check_record(wanted: HealthCheck | None) -> NDArray[Any]:
     """Return a `CHECK` record without a dimension; of None, an empty one."""
     record = np.zeros((), layout.CHECK)

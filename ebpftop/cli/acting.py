@@ -125,7 +125,11 @@ def disallow(iface: str, address: Prefix) -> None:
               help="How long one may stay over a limit before the automatic block.")  # fmt: skip
 @click.option("--block-for", "block_for_s", type=DURATION,
               help="How long the first automatic block lasts; each repeat doubles it.")  # fmt: skip
-@click.option("--dry-run", type=click.Choice(["on", "off"]), help="Count, and drop nothing.")
+@click.option(
+    "--dry-run",
+    type=click.Choice(["on", "off"]),
+    help="Count what limits and blocks would drop, drop none of it.",
+)
 @JSON
 def limit(iface: str, dry_run: str | None, as_json: bool, **given: Any) -> None:
     """Limit each source; 0 switches a limit off. Without an option: show the limits."""

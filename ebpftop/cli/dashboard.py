@@ -118,7 +118,7 @@ def show(session: Session, settings: DashboardSettings, *, interval_s: float, ke
         EbpftopError: What is watched went away.
     """
     reader, writer = session.reader, session.writer
-    seat = bpffs.ControlSeat(writer.name) if writer else None
+    seat = bpffs.Seat(writer.name, "control") if writer else None
     try:
         taken = seat.take() if seat else ""
         if taken and session.ours:
@@ -151,11 +151,11 @@ def _run_app(
 ) -> EbpftopError | None:
     from ebpftop.app import DashboardApp
     from ebpftop.control.everything import InstanceControl
-    from ebpftop.control.sweeping import Sweeper
+    from ebpftop.control.holding import Holding
     from ebpftop.sources.live import LiveSource
 
     control = InstanceControl(session.writer) if session.writer and not taken else None
-    sweeper = Sweeper(control) if control else None
+    holding = Holding(session.writer, control) if session.writer and control else None
     app = DashboardApp(
         LiveSource(session.reader),
         title=session.reader.describe(),
@@ -167,13 +167,13 @@ def _run_app(
     )
     if control:
         control.protect()
-    if sweeper:
-        sweeper.start()
+    if holding:
+        holding.start()
     try:
         asyncio.run(_run_until_told(app))
     finally:
-        if sweeper:
-            sweeper.stop()
+        if holding:
+            holding.stop()
     return app.lost_error
 
 

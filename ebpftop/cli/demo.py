@@ -18,25 +18,27 @@ from ebpftop import report
 from ebpftop.cli.dashboard import Session, show
 from ebpftop.cli.output import print_json, print_pairs, print_table
 from ebpftop.cli.parameters import JSON, require_root
-from ebpftop.config import (
-    CapacityPolicy,
-    ClassPolicy,
-    LimitPolicy,
-    Policy,
+from ebpftop.config import CapacityPolicy, ClassPolicy, LimitPolicy, Policy
+from ebpftop.config.balancing import BackendPolicy, CheckPolicy, VipPolicy
+from ebpftop.config.dashboard import load_settings
+from ebpftop.config.values import (
+    EndpointText,
+    PositiveSeconds,
     Prefixes,
     RateBps,
     Seconds,
+    ServiceText,
 )
-from ebpftop.config.dashboard import load_settings
 from ebpftop.control import policy as policies
-from ebpftop.control.protection import ProtectionControl
-from ebpftop.control.sweeping import Sweeper
+from ebpftop.control.everything import InstanceControl
+from ebpftop.control.holding import Holding
 from ebpftop.errors import EbpftopError
 from ebpftop.filtering import Filter
 from ebpftop.format import UNKNOWN, bits_rate_unit, count, duration, rate_text
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
-from ebpftop.model import Event, Prefix, Snapshot
+from ebpftop.model import Connections, Event, Prefix, Snapshot
+from ebpftop.sources.balancing import CONNECTIONS
 from ebpftop.sources.live import LiveSource
 
 DEFAULT_S = 10.0
@@ -44,7 +46,7 @@ TICK_S = 0.5
 
 POLICY = Policy(
     limits=LimitPolicy(pps=2000, syn=200, grace_s=Seconds(1.0), block_for_s=Seconds(15.0)),
-    capacity=CapacityPolicy(sources=16_384, blocks=4096, prefixes=1024),
+    capacity=CapacityPolicy(sources=16_384, blocks=4096, prefixes=1024, connections=65_536),
     classes=(
         ClassPolicy(
             name="downloads",
@@ -52,8 +54,23 @@ POLICY = Policy(
             addresses=Prefixes([Prefix.parse(labs.DOWNLOADER)]),
         ),
     ),
+    vips=(
+        VipPolicy(
+            address=ServiceText(f"{labs.VIP4}:80/tcp"),
+            check=CheckPolicy(
+                kind="http",
+                interval_s=PositiveSeconds(0.4),
+                timeout_s=PositiveSeconds(0.3),
+                fall=2,
+            ),
+            backends=tuple(
+                BackendPolicy(address=EndpointText(f"{address}:80"))
+                for address in labs.DEMO_BACKENDS
+            ),
+        ),
+    ),
 )
-"""Limits that the clients stay far below and the flood is far above, and a shaped download."""
+"""Limits that the clients stay far below and the flood is far above, a shaped download, a VIP."""
 
 
 @click.command()
@@ -67,7 +84,7 @@ def demo(seconds: float | None, as_json: bool) -> None:
     bpffs.mount(lasting=False)
     watched = seconds is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty()
     try:
-        with labs.Lab() as lab, labs.joined(lab.server), _attached(lab) as instance:
+        with labs.demo_lab() as lab, labs.joined(lab.server), _attached(lab) as instance:
             _leave_if_told(signals)
             if watched:
                 _open_dashboard(lab, instance, signals)
@@ -122,12 +139,13 @@ def _measure(
     lab: labs.Lab, instance: Instance, seconds: float, signals: list[int]
 ) -> dict[str, Any]:
     """Run the traffic, and return the report."""
-    sweeper = Sweeper(ProtectionControl(instance))
+    holding = Holding(instance, InstanceControl(instance))
     source = LiveSource(Instance(instance.folder, read_only=False))
+    source.wants = frozenset((CONNECTIONS,))
     told: list[Event] = []
     try:
-        sweeper.start()
         traffic = labs.start_demo_traffic(lab)
+        holding.start()
         ends_s = time.monotonic() + seconds
         while True:
             _leave_if_told(signals)
@@ -139,7 +157,7 @@ def _measure(
             time.sleep(min(TICK_S, left_s))
         done = traffic.stop()
     finally:
-        sweeper.stop()
+        holding.stop()
         source.close()
     return _report(snapshot, told, done, seconds)
 
@@ -160,7 +178,10 @@ def _report(
         "allowed": report.allowed(snapshot),
         "events": report.events(told),
         "classes": report.classes(snapshot),
+        "backends": report.backends(snapshot),
+        "connections": _connections(snapshot),
         "download": asdict(traffic.download),
+        "balanced": asdict(traffic.balanced) if traffic.balanced else None,
         "clients": [asdict(client) for client in traffic.clients],
         "flood": {
             **asdict(traffic.flood),
@@ -169,6 +190,13 @@ def _report(
             "blocked": any(b["address"] == traffic.flood.address for b in blocks),
         },
     }
+
+
+def _connections(snapshot: Snapshot) -> list[dict[str, Any]]:
+    held = snapshot.connections or Connections.empty()
+    everything = Filter.parse("", report.CONNECTION_FIELDS)
+    rows = report.chosen_connections(held, snapshot.clock, count=None, only=everything)
+    return report.connections(held, snapshot.clock, rows.tolist())
 
 
 def _print(answer: dict[str, Any]) -> None:
@@ -184,6 +212,7 @@ def _print(answer: dict[str, Any]) -> None:
             "dropped": f"{count(flood['dropped_packets'])} of {count(received)} ({share:.1%})",
             "blocked": "automatically" if flood["blocked"] else "no",
             "shaped": "; ".join(map(_class_words, answer["classes"])) or "nothing",
+            "balanced": _balanced_words(answer),
         }
     )
     click.echo()
@@ -206,6 +235,15 @@ def _print(answer: dict[str, Any]) -> None:
 def _class_words(row: dict[str, Any]) -> str:
     now = bits_rate_unit(row["bps"])
     return f"{row['class']} at {now} of {rate_text(row['rate_bps'])}, by {row['action']}"
+
+
+def _balanced_words(answer: dict[str, Any]) -> str:
+    balanced = answer["balanced"]
+    shares = ", ".join(f"{row['backend']} {row['new']}" for row in answer["backends"])
+    return (
+        f"{count(balanced['requests'])} requests to {balanced['vip']}, "
+        f"{count(balanced['failed'])} failed; connections: {shares}"
+    )
 
 
 def _latency(latency_ms: float | None) -> str:

@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from ebpftop.bpf import balancer_records
+from ebpftop.bpf.layout import EventKind
+from ebpftop.control.flows import ESTABLISHED, UDP, FlowTable
 from ebpftop.control.vip_rules import (
     VipRequest,
     check_apart,
@@ -22,11 +27,20 @@ from ebpftop.control.vip_rules import (
 from ebpftop.control.vip_table import VipTable
 from ebpftop.control.vip_writing import VipWriter
 from ebpftop.control.writing import InstanceWriter
-from ebpftop.model import Backend, Service, Vip
+from ebpftop.errors import UsageError
+from ebpftop.kernel.clock import coarse_ns
+from ebpftop.model import CONNECTION_STATES, Backend, Service, Vip
+
+MOST_EVENTS_AT_ONCE = 16
+"""Backends of one act whose changes are told."""
 
 
 class BalancingControl(InstanceWriter):
     """The acts on one instance, as `control.BalancingControls` says."""
+
+    @cached_property
+    def _flows(self) -> FlowTable:
+        return FlowTable(self._maps, self._instance.programs["control"])
 
     @contextmanager
     def _writing(self) -> Iterator[VipTable]:
@@ -34,15 +48,27 @@ class BalancingControl(InstanceWriter):
         with self._locked():
             table = VipTable(self._maps)
             yield table
-            check_apart(
-                [table.service(slot) for slot in table.used()],
-                [
-                    table.backend(n).service
-                    for slot in table.used()
-                    for n in table.backends_of(slot)
-                ],
-            )
+            used = table.used()
+            numbers = [number for slot in used for number in table.backends_of(slot)]
+            check_apart(map(table.service, used), [table.backend(n).service for n in numbers])
+            if table.reused:
+                self._flows.end_of_backends(table.reused)
             VipWriter(self._maps).commit(table)
+            gone = set(table.before[0]["id"].tolist()) - set(table.slots["id"].tolist())
+            if gone:
+                self._flows.end_of_vips(gone)
+            self._tell_changes(table)
+
+    def _tell_changes(self, table: VipTable) -> None:
+        """Tell which backends changed their state or health."""
+        held, now = table.before[1], table.backends
+        differs = (held["state"] != now["state"]) | (held["health"] != now["health"])
+        same = (held["id"] == now["id"]) & (now["id"] != 0)
+        for number in np.flatnonzero(same & differs).tolist()[:MOST_EVENTS_AT_ONCE]:
+            for kind, *value in _changes(held[number], now[number]):
+                service = balancer_records.service(now["service"][number])
+                vip = str(table.service(int(now["vip_slot"][number])))
+                self._tell(kind, service.address, vip, service.port, *value)
 
     # VIPs
 
@@ -79,9 +105,21 @@ class BalancingControl(InstanceWriter):
 
     def _change_vip(self, table: VipTable, slot: int, wanted: Vip) -> None:
         check_vip(wanted)
+        if table.vip(slot).mode != wanted.mode:
+            self._refuse_flows(table, slot)
         for number in table.backends_of(slot):
             check_backend(wanted, table.backend(number))
         table.change(slot, wanted)
+
+    def _refuse_flows(self, table: VipTable, slot: int) -> None:
+        """Refuse another mode while there are flows: their servers would not know them."""
+        counts = self._maps["backend_flows"].read()[1].astype(np.int64)
+        flows = sum(int(counts[number]) for number in table.backends_of(slot))
+        if flows > 0:
+            raise UsageError(
+                f"{table.service(slot)} has {flows} flows, which another mode would cut",
+                "drain its backends first, or delete the VIP and add it again",
+            )
 
     def delete_vip(self, service: Service) -> None:
         """Take a VIP away, with its backends and their flows.
@@ -180,3 +218,29 @@ class BalancingControl(InstanceWriter):
             if balancer_records.healthy(table.backends[number]) == healthy:
                 return
             table.set_health(number, healthy)
+
+    # What the process that holds the instance does from time to time
+
+    def sweep(self) -> None:
+        """End flows that are over, put their counts right, and mend what a killed writer left."""
+        with self._locked():
+            table = VipTable(self._maps)
+            VipWriter(self._maps).commit(table)
+            config = table.config[0]
+            idle_ns = dict.fromkeys(range(len(CONNECTION_STATES)), int(config["tcp_opening_ns"]))
+            idle_ns[ESTABLISHED] = int(config["tcp_idle_ns"])
+            idle_ns[UDP] = int(config["udp_idle_ns"])
+            known = table.slots["id"][table.used()].tolist()
+            self._flows.sweep(known, idle_ns, coarse_ns())
+
+
+def _changes(held: Any, now: Any) -> Iterator[tuple[EventKind, *tuple[int, ...]]]:
+    """Yield the events of one backend between two `BACKEND` records, with their values."""
+    if held["state"] != now["state"]:
+        yield EventKind.BACKEND_STATE, int(now["state"])
+    before, healthy = balancer_records.healthy(held), balancer_records.healthy(now)
+    if healthy is False and before is not False:
+        yield (EventKind.BACKEND_DOWN,)
+    # That a new one is well is no news.
+    if healthy is True and before is False:
+        yield (EventKind.BACKEND_UP,)

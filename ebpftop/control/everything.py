@@ -8,6 +8,7 @@ from functools import cached_property
 from ebpftop.control.balancing import BalancingControl
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.shaping import ShapingControl
+from ebpftop.control.ways import WayKeeper
 
 
 class InstanceControl(ProtectionControl):
@@ -22,3 +23,12 @@ class InstanceControl(ProtectionControl):
     def balancing(self) -> BalancingControl:
         """The acts on VIPs and their backends."""
         return BalancingControl(self._instance, holding_lock=self._holding_lock)
+
+    def sweep(self) -> None:
+        """Do what is due in protection and balancing; see each one's."""
+        super().sweep()
+        self.balancing.sweep()
+
+    def keep_ways(self) -> WayKeeper:
+        """Begin to keep the ways to backends; for one thread, which closes it."""
+        return WayKeeper(self._instance, holding_lock=self._holding_lock)

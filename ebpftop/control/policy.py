@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import Flag
 from ebpftop.config import AccessPolicy, CapacityPolicy, Policy
+from ebpftop.control import ways
 from ebpftop.control.balancing import BalancingControl
-from ebpftop.control.protection import ProtectionControl
+from ebpftop.control.protection import ProtectionControl, check_limits
 from ebpftop.control.rules import RuleTable
-from ebpftop.control.shaping import ClassRequest, ShapingControl
-from ebpftop.control.vip_rules import VipRequest
+from ebpftop.control.shaping import ClassRequest, ShapingControl, check_all
+from ebpftop.control.vip_rules import VipRequest, check_requests
 from ebpftop.kernel import attaching, bpffs, libbpf
-from ebpftop.kernel.instance import Instance, sweep_stale
+from ebpftop.kernel.instance import Instance, describe_failure, sweep_stale
+from ebpftop.kernel.netlink.routes import Routes
 
 TABLE_TURNOVER_S = 8.0
 """Without a number in the policy, new sources alone take at least so long to fill the table."""
@@ -64,14 +67,19 @@ def attach(
     return instance
 
 
-def apply_classes(instance: Instance, policy: Policy) -> None:
+def apply_classes(instance: Instance, policy: Policy, *, holding_lock: bool = False) -> None:
     """Have the classes of a policy and no others; what is so already is not touched.
 
     Raises:
         EbpftopError: They do not fit together, or an action does not work here.
     """
-    requests = [ClassRequest(each.traffic_class(), each.addresses) for each in policy.classes]
-    ShapingControl(instance).apply(requests, policy.shaping.count_sent)
+    control = ShapingControl(instance, holding_lock=holding_lock)
+    control.apply(class_requests(policy), policy.shaping.count_sent)
+
+
+def class_requests(policy: Policy) -> list[ClassRequest]:
+    """Return the classes of a policy."""
+    return [ClassRequest(each.traffic_class(), each.addresses) for each in policy.classes]
 
 
 def capacities(capacity: CapacityPolicy) -> dict[str, int]:
@@ -87,7 +95,37 @@ def capacities(capacity: CapacityPolicy) -> dict[str, int]:
     }
 
 
+def reload(instance: Instance, policy: Policy) -> None:
+    """Put a policy in force where it differs from what is; established flows survive.
+
+    Limits, protection, management prefixes and classes are as the policy says then. On the
+    allow list and among VIPs, what an earlier reading of it brought goes where it is no longer
+    in it; what was made by hand stays. Capacities and access are for the next attach.
+
+    Raises:
+        EbpftopError: Something in it is wrong or does not fit; checked before anything changes.
+    """
+    check_limits(policy.limits.limits())
+    check_requests(vip_requests(policy))
+    check_all(class_requests(policy))
+    with bpffs.locked(instance.name):
+        try:
+            apply_classes(instance, policy, holding_lock=True)
+            BalancingControl(instance, holding_lock=True).apply(vip_requests(policy))
+            _configure_protection(instance, policy)
+        except OSError as error:
+            raise describe_failure(error) from error
+
+
 def _configure(instance: Instance, policy: Policy) -> None:
+    _configure_protection(instance, policy)
+    with closing(Routes()) as routes:
+        attached = [each.index for each in instance.meta.attachments]
+        ways.write_ports(instance, routes.exits(attached))
+    BalancingControl(instance, holding_lock=True).apply(vip_requests(policy))
+
+
+def _configure_protection(instance: Instance, policy: Policy) -> None:
     protection = policy.protection
     table = RuleTable(instance.maps)
     new_sources_s = protection.new_sources_per_core_s or (
@@ -95,16 +133,19 @@ def _configure(instance: Instance, policy: Policy) -> None:
     )
     table.config["new_sources"] = max(1, round(new_sources_s * layout.NEW_SOURCES_WINDOW_S))
     table.config["flood_pps"] = protection.flood_pps
-    flags = Flag.DROP_NEW if protection.over_budget == "drop" else 0
-    flags |= Flag.DROP_UNPARSED if protection.unparsed == "drop" else 0
-    table.config["flags"] = flags
+    _set_flag(table.config, Flag.DROP_NEW, on=protection.over_budget == "drop")
+    _set_flag(table.config, Flag.DROP_UNPARSED, on=protection.unparsed == "drop")
     _configure_balancer(table.config, policy)
     table.commit()
     control = ProtectionControl(instance, holding_lock=True)
     control.set_limits(policy.limits.limits())
-    control.allow_all(policy.allow)
+    control.allow_policy(policy.allow)
     control.protect(policy.management)
-    BalancingControl(instance, holding_lock=True).apply(vip_requests(policy))
+
+
+def _set_flag(config: NDArray[Any], flag: Flag, *, on: bool) -> None:
+    flags = int(config["flags"][0]) & ~flag
+    config["flags"] = flags | (flag if on else 0)
 
 
 def _configure_balancer(config: NDArray[Any], policy: Policy) -> None:
@@ -117,10 +158,8 @@ def _configure_balancer(config: NDArray[Any], policy: Policy) -> None:
     config["new_flows"] = max(1, round(new_flows_s * layout.NEW_SOURCES_WINDOW_S))
     for name in ("tcp_idle", "tcp_opening", "udp_idle"):
         config[f"{name}_ns"] = round(getattr(balancer, f"{name}_s") * 1e9)
-    flags = int(config["flags"][0]) & ~(Flag.DROP_FRAGMENTS | Flag.DROP_OPTIONS)
-    flags |= Flag.DROP_FRAGMENTS if balancer.fragments == "drop" else 0
-    flags |= Flag.DROP_OPTIONS if balancer.options == "drop" else 0
-    config["flags"] = flags
+    _set_flag(config, Flag.DROP_FRAGMENTS, on=balancer.fragments == "drop")
+    _set_flag(config, Flag.DROP_OPTIONS, on=balancer.options == "drop")
 
 
 def vip_requests(policy: Policy) -> list[VipRequest]:

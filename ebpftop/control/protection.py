@@ -23,7 +23,6 @@ from ebpftop.control.rules import RuleTable, entries
 from ebpftop.control.writing import InstanceWriter
 from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.format import printable
-from ebpftop.kernel import libbpf
 from ebpftop.kernel.clock import coarse_ns, tick_ns
 from ebpftop.model import Limits, Prefix
 
@@ -34,6 +33,8 @@ PACKETS_IN_BURST = 3
 FULL_FRAME_BYTES = 1514
 MOST_EVENTS_AT_ONCE = 16
 """Blocks of a list that are told one by one; a longer list is told as its first ones."""
+OF_POLICY = "policy"
+"""The text of an entry of the allow list that the policy file has."""
 _NS = 1_000_000_000
 
 
@@ -136,6 +137,19 @@ class ProtectionControl(InstanceWriter):
             table.write(entries(wanted, Rule.ALLOWED, [0] * len(wanted), [""] * len(wanted)))
             table.commit()
 
+    def allow_policy(self, prefixes: Iterable[Prefix]) -> None:
+        """Put those of the policy file on the allow list, and take off what it no longer has."""
+        wanted = set(prefixes)
+        with self._writing() as table:
+            slots = np.flatnonzero(table.rules["kind"] == Rule.ALLOWED)
+            ours = slots[table.rules["text"][slots] == OF_POLICY.encode()].tolist()
+            held = {table.prefix(slot) for slot in ours}
+            table.remove([slot for slot in ours if table.prefix(slot) not in wanted])
+            fresh = sorted(wanted - held)
+            count = len(fresh)
+            table.write(entries(fresh, Rule.ALLOWED, [0] * count, [OF_POLICY] * count))
+            table.commit()
+
     def disallow(self, prefix: Prefix) -> None:
         """Take `prefix` out of the allow list.
 
@@ -163,7 +177,7 @@ class ProtectionControl(InstanceWriter):
         """Change some of the limits, by the names of `Limits`, and keep the rest."""
         with self._writing() as table:
             limits = replace(layout.limits(table.config), **changes)
-            _check_limits(limits)
+            check_limits(limits)
             config = table.config
             config["burst_ns"] = int(limits.burst_s * _NS)
             config["pps"], config["bps"], config["syn"] = limits.pps, limits.bps, limits.syn
@@ -204,30 +218,6 @@ class ProtectionControl(InstanceWriter):
         if not Guard(self._maps).is_complete():
             self.protect()
 
-    def _tell(self, kind: EventKind, prefix: Prefix, text: str, value: int = 0) -> None:
-        self._run(ControlOp.EVENT, prefix, kind=kind, text=text, value=value)
-
-    def _run(
-        self,
-        op: ControlOp,
-        prefix: Prefix | None = None,
-        *,
-        slot: int = 0,
-        kind: int = 0,
-        text: str = "",
-        value: int = 0,
-    ) -> None:
-        request = np.zeros(1, layout.CONTROL_REQUEST)
-        request["op"], request["slot"] = op, slot
-        event = request["event"]
-        if prefix is not None:
-            event["address"]["high"], event["address"]["low"] = prefix.high, prefix.low
-            event["length"] = prefix.length
-        event["kind"] = kind
-        event["value"][:, 0] = value
-        event["text"] = text.encode()[: layout.EVENT_TEXT_BYTES].decode(errors="ignore").encode()
-        libbpf.run_program(self._instance.programs["control"], request.tobytes())
-
 
 def _until(request: BlockRequest, now_ns: int) -> int:
     if request.for_s is None:
@@ -253,7 +243,12 @@ def _refuse_allowed(table: RuleTable, wanted: Iterable[Prefix]) -> None:
         )
 
 
-def _check_limits(limits: Limits) -> None:
+def check_limits(limits: Limits) -> None:
+    """Refuse limits that make no sense.
+
+    Raises:
+        UsageError: Names the value and what is right.
+    """
     for name in ("pps", "bps", "syn", "grace_s", "block_for_s"):
         if getattr(limits, name) < 0:
             raise UsageError(f"{name} cannot be below 0", "0 switches a limit off")

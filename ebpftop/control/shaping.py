@@ -152,7 +152,7 @@ class ShapingControl(InstanceWriter):
             UsageError: They do not fit together; nothing has changed.
             KernelRefusedError: An action that was asked for does not work here.
         """
-        _check_all(requests)
+        check_all(requests)
         with self._writing() as (table, actions):
             wanted = {request.wanted.key: request.wanted for request in requests}
             for held in map(table.wanted, table.slots()):
@@ -209,7 +209,13 @@ class ShapingControl(InstanceWriter):
         queues.settle(used, counts=counts, queued=queued)
 
 
-def _check_all(requests: Sequence[ClassRequest]) -> None:
+def check_all(requests: Sequence[ClassRequest]) -> None:
+    """Refuse classes that make no sense by themselves or beside each other.
+
+    Raises:
+        UsageError: Names the first.
+        NotFoundError: A parent is missing.
+    """
     keys: set[ClassKey] = set()
     for request in requests:
         check_class(request.wanted)

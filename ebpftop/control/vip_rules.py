@@ -94,6 +94,11 @@ def _check_check(check: HealthCheck) -> None:
     for name, value_s in (("interval", check.interval_s), ("timeout", check.timeout_s)):
         if not SHORTEST_CHECK_S <= value_s <= LONGEST_CHECK_S:
             raise UsageError(f"a check's {name} is from 100ms to 1h", "say `2s`")
+    if check.timeout_s > check.interval_s:
+        raise UsageError(
+            "a check's timeout is longer than its interval",
+            "one check ends before the next begins: make the interval longer",
+        )
     for name, value in (("rise", check.rise), ("fall", check.fall)):
         if not 1 <= value <= MOST_CHECKS_IN_A_ROW:
             raise UsageError(f"a check's {name} is from 1 to {MOST_CHECKS_IN_A_ROW}", "say 3")

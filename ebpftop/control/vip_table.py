@@ -46,6 +46,8 @@ class VipTable:
         """Slots of new backends that others had before: flows may still name them."""
         self._taken = self.slots["id"] != 0, self.backends["id"] != 0
         self._forget_leftovers()
+        self.before = self.slots.copy(), self.backends.copy()
+        """Both tables as they were found."""
 
     def _forget_leftovers(self) -> None:
         gone = (self.slots["id"] == 0) | (self.slots["id"] != self.in_force["id"])
@@ -147,6 +149,7 @@ class VipTable:
         self.slots["id"][slot] = self._next_id()
         self.in_force[slot] = np.zeros((), layout.VIP)
         self.in_force["id"][slot], self.in_force["slot"][slot] = self.slots["id"][slot], slot
+        self.in_force["ring_start"][slot] = 2 * slot * layout.RING_SLOTS
         self.change(slot, wanted)
         return slot
 

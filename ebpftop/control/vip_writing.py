@@ -143,7 +143,7 @@ class VipWriter:
         """Write each ring where no packet looks, and then where it is."""
         waited = False
         for record, ring in in_force.values():
-            if ring == self.ring(record):
+            if len(ring) == record["ring_length"] and (ring or [0]) == self._places(record):
                 continue
             # A packet may still read the half that was in force before the last change.
             if not waited:
@@ -152,7 +152,8 @@ class VipWriter:
             half = int(record["ring_start"]) // layout.RING_SLOTS & 1 ^ 1
             start = (int(record["slot"]) * 2 + half) * layout.RING_SLOTS
             record["ring_start"], record["ring_length"] = start, len(ring)
-            words = np.zeros(-(-len(ring) // layout.RING_WORD) * layout.RING_WORD, "<u2")
+            # The first place is looked at of an empty ring too: there is nobody.
+            words = np.zeros(_words(len(ring) or 1) * layout.RING_WORD, "<u2")
             words[: len(ring)] = ring
             first = start // layout.RING_WORD
             keys = np.arange(first, first + len(words) // layout.RING_WORD, dtype=layout.U32)
@@ -166,11 +167,14 @@ class VipWriter:
 
     def ring(self, record: Any) -> list[int]:
         """Return the ring that a `VIP` record names."""
-        start, length = int(record["ring_start"]), int(record["ring_length"])
-        words = -(-length // layout.RING_WORD)
-        held = self._maps["rings"].read(words, start=start // layout.RING_WORD)[1]
-        ring: list[int] = held.copy().view("<u2")[:length].tolist()
-        return ring
+        return self._places(record)[: int(record["ring_length"])]
+
+    def _places(self, record: Any) -> list[int]:
+        """Return what is at the places of a ring, of an empty one at its first."""
+        start, length = int(record["ring_start"]), int(record["ring_length"]) or 1
+        held = self._maps["rings"].read_part(start // layout.RING_WORD, _words(length))
+        places: list[int] = held.view("<u2")[:length].tolist()
+        return places
 
     def _put_config(self, table: VipTable, *, looks_again: bool) -> None:
         config = self._maps["config"].read()[1].copy()
@@ -181,6 +185,11 @@ class VipWriter:
             config["flags"] = flags
             config["generation"] = (int(config["generation"][0]) + looks_again) & 0xFFFFFFFF
             self._journal.put("config", 0, config[0])
+
+
+def _words(places: int) -> int:
+    """Return how many entries of `rings` hold so many places."""
+    return -(-places // layout.RING_WORD)
 
 
 def _key(opened: Map, key: bytes) -> Any:

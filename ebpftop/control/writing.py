@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from ebpftop.kernel import bpffs
+import numpy as np
+
+from ebpftop.bpf import layout
+from ebpftop.bpf.layout import ControlOp, EventKind
+from ebpftop.kernel import bpffs, libbpf
 from ebpftop.kernel.instance import Instance, describe_failure
+from ebpftop.model import Prefix
 
 
 class InstanceWriter:
@@ -35,3 +40,29 @@ class InstanceWriter:
                 yield
         except OSError as error:
             raise describe_failure(error) from error
+
+    def _tell(self, kind: EventKind, prefix: Prefix, text: str, *values: int) -> None:
+        """Append an event."""
+        self._run(ControlOp.EVENT, prefix, kind=kind, text=text, values=values)
+
+    def _run(
+        self,
+        op: ControlOp,
+        prefix: Prefix | None = None,
+        *,
+        slot: int = 0,
+        kind: int = 0,
+        text: str = "",
+        values: Sequence[int] = (),
+    ) -> None:
+        """Have the `control` program do what maps alone cannot; arguments as of its request."""
+        request = np.zeros(1, layout.CONTROL_REQUEST)
+        request["op"], request["slot"] = op, slot
+        event = request["event"]
+        if prefix is not None:
+            event["address"]["high"], event["address"]["low"] = prefix.high, prefix.low
+            event["length"] = prefix.length
+        event["kind"] = kind
+        event["value"][:, : len(values)] = values
+        event["text"] = text.encode()[: layout.EVENT_TEXT_BYTES].decode(errors="ignore").encode()
+        libbpf.run_program(self._instance.programs["control"], request.tobytes())

@@ -190,21 +190,29 @@ def names() -> list[str]:
 def remove(name: str) -> None:
     """Take away an instance's folder with all its pins; call it under the writer's lock."""
     shutil.rmtree(BPFFS / name, ignore_errors=True)
-    (RUN / f"{name}.control").unlink(missing_ok=True)
+    for duty in DUTIES:
+        (RUN / f"{name}.{duty}").unlink(missing_ok=True)
 
 
-class ControlSeat:
-    """The one place for a control dashboard on an instance, held by a lock until closed."""
+DUTIES = ("control", "checks")
+"""What one process at a time does for an instance: control it by a dashboard, check health."""
 
-    def __init__(self, name: str) -> None:
-        self._handle = os.open(
-            RUN / f"{name}.control", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+
+class Seat:
+    """The one place for a process with some duty on an instance, held by a lock until closed.
+
+    Args:
+        name: The instance's folder name.
+        duty: A word of `DUTIES`.
+    """
+
+    def __init__(self, name: str, duty: str) -> None:
+        self._handle = os.open(RUN / f"{name}.{duty}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def take(self) -> str | None:
         """Take the seat; says who sits there where it is taken."""
         if not _flock(self._handle, 0.0):
-            return os.pread(self._handle, 200, 0).decode(errors="replace") or "another dashboard"
+            return os.pread(self._handle, 200, 0).decode(errors="replace") or "another process"
         user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, f"{user}, process {os.getpid()}".encode(), 0)

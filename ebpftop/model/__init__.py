@@ -15,13 +15,16 @@ from ebpftop.model.balancing import (
     BACKEND_STATES,
     BALANCING_MODES,
     CONNECTION_STATES,
+    GONE,
     NO_BACKEND_CHOICES,
     Backend,
     Backends,
     Connections,
+    Flow,
     HealthCheck,
     Vip,
     Vips,
+    wished_shares,
 )
 from ebpftop.model.columns import F64, U64, Clock, Column
 from ebpftop.model.inspection import (
@@ -59,6 +62,7 @@ __all__ = [
     "CONNECTION_STATES",
     "DIRECTIONS",
     "F64",
+    "GONE",
     "NO_BACKEND_CHOICES",
     "SERVICE_PROTOCOLS",
     "SHAPINGS",
@@ -76,6 +80,7 @@ __all__ = [
     "Count",
     "Event",
     "Fixture",
+    "Flow",
     "HealthCheck",
     "Inspection",
     "Interface",
@@ -97,4 +102,5 @@ __all__ = [
     "Vip",
     "Vips",
     "default_burst",
+    "wished_shares",
 ]

@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from ebpftop import format as fmt
 from ebpftop.actions import PINNED, Action, command
 from ebpftop.model import Snapshot
 from ebpftop.screens.pane import Pane
+from ebpftop.widgets.bar import length_of
 from ebpftop.widgets.cells import Cell, Tone
+
+_LETTERS = (None, 6, 4, 3)
+"""How many letters of a tab's label are shown; the first with which all tabs fit."""
+_READABLE = 4
+"""How many there are where they never fit, and what stands beside them is cut."""
 
 
 def identity(
@@ -55,11 +61,28 @@ def wall_time(snapshot: Snapshot) -> Cell:
     return Cell(time.strftime("%H:%M:%S", time.localtime(snapshot.clock.wall_s)))
 
 
-def tabs(switches: Iterable[Action], current: str) -> Iterator[Cell]:
-    """Yield a tab for each action that opens a pane."""
-    for action in switches:
-        tone: Tone = "active" if action.opens == current else "plain"
-        yield Cell(action.label, tone, command(action), action.key_label)
+def tabs(switches: Iterable[Action], current: str, room: int) -> Sequence[Cell]:
+    """Return a tab for each action that opens a pane.
+
+    Args:
+        switches: The actions.
+        current: The pane in sight.
+        room: Cells of the line there are for them; where they take more, all but the current
+            one are cut short.
+    """
+
+    def tab(action: Action, letters: int | None) -> Cell:
+        active = action.opens == current
+        tone: Tone = "active" if active else "plain"
+        label = action.label if active else action.label[:letters]
+        return Cell(label, tone, command(action), action.key_label)
+
+    actions = list(switches)
+    for letters in _LETTERS:
+        cells = [tab(action, letters) for action in actions]
+        if length_of(cells) <= room:
+            return cells
+    return [tab(action, _READABLE) for action in actions]
 
 
 def footer(offered: Sequence[Action]) -> tuple[Sequence[Cell], Sequence[Cell]]:

@@ -14,16 +14,21 @@ from ebpftop.actions import Action
 from ebpftop.control import Controls
 from ebpftop.screens import chrome
 from ebpftop.screens.alerts import alerts
+from ebpftop.screens.balancer import BalancerPane
 from ebpftop.screens.blocks import BlocksPane
+from ebpftop.screens.connections import ConnectionsPane
 from ebpftop.screens.overview import OverviewPane
 from ebpftop.screens.pane import Pane, Picture
 from ebpftop.screens.programs import ProgramsPane
 from ebpftop.screens.shaper import ShaperPane
 from ebpftop.screens.talkers import TalkersPane
-from ebpftop.widgets.bar import Bar
-from ebpftop.widgets.cells import Cell
+from ebpftop.widgets.bar import Bar, length_of
+from ebpftop.widgets.cells import GAP, Cell
 
-PANES: tuple[type[Pane], ...] = (OverviewPane, TalkersPane, BlocksPane, ShaperPane, ProgramsPane)
+PANES: tuple[type[Pane], ...] = (
+    OverviewPane, TalkersPane, BlocksPane, BalancerPane, ShaperPane, ConnectionsPane,
+    ProgramsPane,
+)  # fmt: skip
 """The panes, in the order of their tabs."""
 
 SMALLEST = (60, 15)
@@ -117,7 +122,8 @@ class MainScreen(Screen[None]):
         self._alerts.display = bool(told)
         self._alerts.show(told)
         switches = [action for action in actions.current() if action.opens]
-        tabs = list(chrome.tabs(switches, self.pane.NAME))
-        self._tabs.show(tabs, beside_tabs or self.pane.summary())
+        beside = beside_tabs or self.pane.summary()
+        room = self.size.width - length_of(beside) - 2 - GAP
+        self._tabs.show(chrome.tabs(switches, self.pane.NAME, room), beside)
         typing = self.pane.typing_keys()
         self._footer.show(*((typing, ()) if typing else chrome.footer(offered)))

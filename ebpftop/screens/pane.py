@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from textual.containers import Vertical
 from textual.message import Message
@@ -27,6 +28,17 @@ class Pane(Vertical):
 
     class Changed(Message):
         """The operator changed its selection, order or filter: what is offered may differ now."""
+
+    @dataclass
+    class GoTo(Message):
+        """Asks the app to open another pane on something."""
+
+        name: str
+        """The pane."""
+        filter: str = ""
+        """What to filter its rows by; empty shows all."""
+        target: Any = None
+        """What to select; None leaves the selection where it is."""
 
     NAME: ClassVar[str]
     """Its name in the actions."""
@@ -73,6 +85,14 @@ class Pane(Vertical):
     def holds_order(self) -> bool:
         """Whether its rows stay in the order that they had."""
         return False
+
+    def look_for(self, expression: str, target: Any) -> None:
+        """Show what another pane sent the operator here for.
+
+        Args:
+            expression: What to filter by; empty shows all rows.
+            target: What to select; None leaves the selection where it is.
+        """
 
     def enter(self) -> None:
         """Take the focus: the pane was chosen."""

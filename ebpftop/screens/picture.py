@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ebpftop.model import Event, Snapshot
+from ebpftop.screens.backend_history import BackendHistory
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.history import UNITS, History
 from ebpftop.screens.source_history import SourceHistory
@@ -30,6 +31,8 @@ class Picture:
     """What came of each traffic class in the last minute."""
     sources: SourceHistory = field(default_factory=SourceHistory)
     """What those who send most sent in the last minute."""
+    backends: BackendHistory = field(default_factory=BackendHistory)
+    """What each backend carried in the last minute."""
     unit: str = UNITS[0]
     """What rates and graphs are shown in, a word of `history.UNITS`."""
 
@@ -53,5 +56,6 @@ class Picture:
             missed,
             self.classes.extended(snapshot),
             self.sources.extended(snapshot),
+            self.backends.extended(snapshot),
             self.unit,
         )

@@ -13,6 +13,7 @@ from ebpftop.bpf import layout
 from ebpftop.bpf.layout import EventKind, Rule
 from ebpftop.format import count, duration, printable
 from ebpftop.model import (
+    BACKEND_STATES,
     U64,
     VERDICTS,
     Allowed,
@@ -41,16 +42,19 @@ def native(values: NDArray[Any]) -> U64:
 def source_columns(rows: Records) -> dict[str, U64]:
     """Return the fields of `SOURCE` records as contiguous columns, `blocked` of the limiter too.
 
-    Rows are taken a few thousand at a time: field by field over all of them, each would come
-    from memory again.
+    What a row's own processor and the others counted is added up. Rows are taken a few thousand
+    at a time: field by field over all of them, each would come from memory again.
     """
-    names = [name for name in layout.SOURCE.names or () if name != "limiter"]
-    columns = {name: np.empty(len(rows), np.uint64) for name in (*names, "blocked")}
+    plain = ("policy", "last_ns", "would_drop_packets", "limited_ns", "first_ns")
+    counted = layout.TRAFFIC.names or ()
+    columns = {name: np.empty(len(rows), np.uint64) for name in (*plain, *counted, "blocked")}
     for start in range(0, len(rows), ROWS_IN_CACHE):
         at = slice(start, start + ROWS_IN_CACHE)
         block = rows[at]
-        for name in names:
+        for name in plain:
             columns[name][at] = block[name]
+        for name in counted:
+            np.add(block["counted"][name], block["others"][name], out=columns[name][at])
         columns["blocked"][at] = block["limiter"]["blocked"]
     return columns
 
@@ -217,5 +221,14 @@ _EVENT_WORDS: Mapping[int, tuple[str, Callable[[int, int, str], str]]] = {
     EventKind.FLOOD_END: ("flood-end", lambda ns, _b, _w: f"after {duration(ns / 1e9)}"),
     EventKind.TABLE_FULL: (
         "table-full", lambda _a, _b, words: words or "the oldest sources make room for new ones",
+    ),
+    EventKind.BACKEND_UP: ("backend-up", lambda port, _, vip: f"port {port} of {vip} is healthy"),
+    EventKind.BACKEND_DOWN: (
+        "backend-down", lambda port, _, vip: f"port {port} of {vip} fails its checks",
+    ),
+    EventKind.BACKEND_STATE: (
+        "backend-state",
+        lambda port, code, vip: f"port {port} of {vip} is set to "
+        f"{BACKEND_STATES[min(code, len(BACKEND_STATES) - 1)]}",
     ),
 }  # fmt: skip

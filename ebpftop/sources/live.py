@@ -30,6 +30,7 @@ from ebpftop.model import (
 )
 from ebpftop.ranking import RowKeys, match_rows, rates
 from ebpftop.sources import decoding
+from ebpftop.sources.balancing import CONNECTIONS, BalancingReader
 from ebpftop.sources.inspection import Inspector
 from ebpftop.sources.invariants import Invariants
 from ebpftop.sources.shaping import ShapingReader
@@ -75,6 +76,7 @@ class LiveSource:
         self._before: _Reading | None = None
         self._states = States()
         self._shaping = ShapingReader(instance)
+        self._balancing = BalancingReader(instance.maps)
         self._inspector = Inspector(instance)
         self.wants: frozenset[str] = frozenset()
         """What to read besides, as `Source.wants` says."""
@@ -141,6 +143,10 @@ class LiveSource:
         allowed = decoding.allowed(rules, hits)
         self._count_fills(len(rows), len(automatic[0]), blocks, allowed)
         shaped = self._shaping.read(clock.monotonic_ns, interval_s, sources)
+        balanced = self._balancing.read(
+            clock.monotonic_ns, interval_s, want_connections=CONNECTIONS in self.wants
+        )
+        self._fills |= balanced.fills
         events, missed = self._new_events(clock)
         sequence, self._sequence = self._sequence, self._sequence + 1
         return Snapshot(
@@ -164,11 +170,14 @@ class LiveSource:
             missed_events=missed,
             programs=self._programs(),
             maps=self._map_infos(),
-            invariants={**invariants, **shaped.invariants},
+            invariants={**invariants, **shaped.invariants, **balanced.invariants},
             classes=shaped.classes,
             unclassified=shaped.unclassified,
             sent=shaped.sent,
             faults=faults,
+            vips=balanced.vips,
+            backends=balanced.backends,
+            connections=balanced.connections,
             inspection=self._inspector.look(self.wants, interval_s, self._netlink.link_at),
         )
 

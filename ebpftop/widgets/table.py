@@ -209,6 +209,17 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             self.scroll_to(y=position - page + 1, animate=False)
         self.post_message(self.Selected(self))
 
+    def select_key(self, key: Any) -> None:
+        """Put the selection on what `key` is about, whether or not there is a row for it now."""
+        if self._cursor is not None:
+            self._forget(self._cursor)
+        self._selected = key
+        self._seat_cursor()
+        if self._cursor is not None:
+            self.select(self._cursor)
+        else:
+            self.post_message(self.Selected(self))
+
     def action_move(self, rows: int) -> None:
         """Move the selection by `rows`; without one, select the first row in sight."""
         if self._cursor is not None:

@@ -46,7 +46,7 @@ def _measured(instance: Instance, source: LiveSource, count: int) -> dict[str, o
     tracker = instance.maps["ip_tracker"]
 
     def changed() -> None:
-        rows["passed_packets"] += generator.integers(1, 1000, count, np.uint64)
+        rows["counted"]["passed_packets"] += generator.integers(1, 1000, count, np.uint64)
         tracker.put_all(keys, rows)
 
     def ranked() -> None:

@@ -17,6 +17,7 @@ from ebpftop.bpf import layout
 from ebpftop.bpf.layout import EventKind
 from ebpftop.kernel.maps import Map
 from ebpftop.model import VERDICTS, Prefix
+from ebpftop.sources.decoding import source_columns
 
 ROW_FIELDS = (
     "passed_packets", "passed_bytes", "dropped_packets", "dropped_bytes", "would_drop_packets",
@@ -74,7 +75,8 @@ class Observed:
 
     def rows(self) -> dict[int, Record]:
         """The rows of all sources, by address."""
-        return _table(self.maps["ip_tracker"].read(), ROW_FIELDS)
+        keys, rows = self.maps["ip_tracker"].read()
+        return _table(keys, source_columns(rows), ROW_FIELDS)
 
     def row(self, text: str) -> Record:
         """The row of one source."""
@@ -82,7 +84,7 @@ class Observed:
 
     def auto_blocks(self) -> dict[int, Record]:
         """The automatic blocks, by the first address of each."""
-        found = _table(self.maps["auto_blocks"].read(), layout.AUTO_BLOCK.names or ())
+        found = _table(*self.maps["auto_blocks"].read(), layout.AUTO_BLOCK.names or ())
         for block in found.values():
             block["reason"] = layout.REASONS[block["reason"]]
         return found
@@ -118,10 +120,12 @@ class Observed:
         ]  # fmt: skip
 
 
-def _table(read: tuple[NDArray[Any], NDArray[Any]], fields: Iterable[str]) -> dict[int, Record]:
+def _table(
+    keys: NDArray[Any], values: NDArray[Any] | dict[str, NDArray[Any]], fields: Iterable[str]
+) -> dict[int, Record]:
     names = list(fields)
-    columns = [read[1][name].tolist() for name in names]
-    addresses = [int.from_bytes(key.tobytes(), "big") for key in read[0]]
+    columns = [values[name].tolist() for name in names]
+    addresses = [int.from_bytes(key.tobytes(), "big") for key in keys]
     return {
         address: dict(zip(names, values, strict=True))
         for address, *values in zip(addresses, *columns, strict=True)

@@ -80,10 +80,13 @@ class Pipeline(Observed):
         os.close(self.explain_program)
 
     def reset(self) -> None:
-        """Empty every map and begin again at START_NS, with nothing but counting on."""
+        """Empty every map and begin again at START_NS, with nothing but counting on.
+
+        Rings stay: they are half a million slots, and where no VIP names one it is not read.
+        """
         for name, opened in self.maps.items():
             if opened.type in ("array", "percpu_array"):
-                if name != "meta":
+                if name not in ("meta", "rings"):
                     indexes = np.arange(opened.max_entries, dtype=layout.U32)
                     opened.put_all(indexes, np.zeros(opened.max_entries, opened.value))
             else:
@@ -208,15 +211,22 @@ def _key(name: str, text: str) -> tuple[Any, ...]:
 
 
 @contextmanager
-def loaded(*, test_clock: bool = True) -> Iterator[Pipeline]:
+def loaded(
+    *, test_clock: bool = True, connections: int = CAPACITY["CONNECTIONS"]
+) -> Iterator[Pipeline]:
     """Load an instance into a folder of this process's own, and take it away again.
 
     The lock keeps other processes from sweeping it as stale: nothing is attached to it.
+
+    Args:
+        test_clock: With a clock by hand.
+        connections: How many entries of flows it holds.
     """
     bpffs.mount(lasting=False)
     name = f"test-{os.getpid()}-{next(_numbers)}"
     folder = bpffs.BPFFS / name
-    defines = {f"CAPACITY_{kind}": count for kind, count in CAPACITY.items()}
+    capacity = CAPACITY | {"CONNECTIONS": connections}
+    defines = {f"CAPACITY_{kind}": count for kind, count in capacity.items()}
     with bpffs.locked(name):
         folder.mkdir()
         try:

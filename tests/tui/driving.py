@@ -74,8 +74,9 @@ class Dashboard:
 
     @property
     def selected(self) -> Prefix | None:
-        """What is selected in the pane in sight."""
-        return self.list_pane.target
+        """What is selected in the pane in sight, which lists addresses."""
+        target: Prefix | None = self.list_pane.target
+        return target
 
     @property
     def addresses(self) -> list[str]:

@@ -14,21 +14,28 @@ from ebpftop.bpf.layout import EventKind, Rule
 from ebpftop.model import VERDICTS, Blocks, Clock, Count, Prefix
 from ebpftop.sources import decoding
 
+COUNTED = layout.TRAFFIC.names or ()
 NOW_NS = 5_000_000_000
 CLOCK = Clock(NOW_NS, 1_700_000_000.0)
 REASON = {word: code for code, word in enumerate(layout.REASONS)}
 
 
-@given(arrays.arrays(np.uint64, st.tuples(st.integers(0, 9000), st.just(14))))
+@given(
+    arrays.arrays(np.uint64, st.tuples(st.integers(0, 9000), st.just(layout.SOURCE.itemsize // 8)))
+)
 def test_columns_are_the_fields_of_the_records(numbers: np.ndarray) -> None:
     rows = np.ascontiguousarray(numbers).view(layout.SOURCE).reshape(len(numbers))
     columns = decoding.source_columns(rows)
     for name, column in columns.items():
-        expected = rows["limiter"]["blocked"] if name == "blocked" else rows[name]
+        if name in COUNTED:
+            expected = rows["counted"][name] + rows["others"][name]
+        else:
+            expected = rows["limiter"]["blocked"] if name == "blocked" else rows[name]
         assert np.array_equal(column, expected)
         assert column.flags.c_contiguous
         assert not np.shares_memory(column, rows)
-    assert columns.keys() == {*(layout.SOURCE.names or ()), "blocked"} - {"limiter"}
+    parts = {"limiter", "counted", "others", "owner"}
+    assert columns.keys() == {*(layout.SOURCE.names or ()), "blocked", *COUNTED} - parts
 
 
 def test_addresses_are_turned_into_this_machines_byte_order() -> None:
