@@ -31,7 +31,7 @@ PICTURES: dict[str, list[str]] = {
     "blocks": ["escape", "3"],
     "balancer": ["escape", "4"],
     "staged": ["plus", "plus", "plus"],
-    "connections": ["escape", "6"],
+    "connections": ["escape", "f"],
     "shaper": ["5"],
     "class": ["r"],
     "limits": ["escape", "l"],
