@@ -59,6 +59,8 @@ def attach(
         configure=lambda instance: _configure(instance, policy),
     )
     try:
+        with bpffs.locked(instance.name):
+            _note_merging(instance)
         apply_classes(instance, policy)
     except BaseException:
         with bpffs.locked(instance.name):
@@ -117,7 +119,16 @@ def reload(instance: Instance, policy: Policy) -> None:
             raise describe_failure(error) from error
 
 
+def _note_merging(instance: Instance) -> None:
+    """Say whether packets may come merged (GRO), and so larger than any link takes."""
+    table = RuleTable(instance.maps)
+    modes = {each.mode for each in instance.meta.attachments}
+    _set_flag(table.config, Flag.MERGED, on=modes != {"native"})
+    table.commit()
+
+
 def _configure(instance: Instance, policy: Policy) -> None:
+    _note_merging(instance)
     _configure_protection(instance, policy)
     with closing(Routes()) as routes:
         attached = [each.index for each in instance.meta.attachments]
