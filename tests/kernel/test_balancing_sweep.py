@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ebpftop.bpf import layout
+from ebpftop.bpf.layout import ControlOp
 from ebpftop.control import balancing
 from ebpftop.control.balancing import BalancingControl
+from ebpftop.control.flows import Flows, FlowTable
 from ebpftop.kernel import libbpf
 from ebpftop.model import Service
 from tests.kernel.balancer import End
@@ -159,16 +162,24 @@ def test_an_error_that_came_and_went_is_not_corrected(
 
 
 def test_flows_that_come_and_go_meanwhile_are_not_taken_for_errors(
-    lb: Controlled, control: BalancingControl
+    lb: Controlled, control: BalancingControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked: list[ControlOp] = []
+    real = FlowTable._run
+
+    def run(self: FlowTable, op: ControlOp, *arguments: Any) -> int:
+        asked.append(op)
+        return real(self, op, *arguments)
+
+    monkeypatch.setattr(FlowTable, "_run", run)
     lb.balance(VIP, A, B, algorithm="rr")
     lb.open(range(1, 101))
     lb.pipeline.unpin()
     done = threading.Event()
     frames = {
         (port, flags): Shape(End("192.0.2.9", port), end(VIP), flags).to_bytes()
-        for port in range(1, 200)
         for flags in ("S", "R")
+        for port in range(1, 1000)
     }
 
     def traffic() -> None:
@@ -179,13 +190,37 @@ def test_flows_that_come_and_go_meanwhile_are_not_taken_for_errors(
     sender = threading.Thread(target=traffic)
     sender.start()
     try:
-        for _ in range(30):
+        for _ in range(60):
             control.sweep()
     finally:
         done.set()
         sender.join()
+    assert ControlOp.CORRECT_FLOWS not in asked
     assert lb.flows() == {ONE: 50, TWO: 50}
     assert sum(lb.flow_table.read().open_flows()) == 100
+
+
+@pytest.mark.parametrize("flags", ["S", "R"], ids=["begin", "end"])
+def test_what_happens_between_the_counts_and_the_flows_is_no_error(
+    lb: Controlled, control: BalancingControl, monkeypatch: pytest.MonkeyPatch, flags: str
+) -> None:
+    lb.balance(VIP, A)
+    if flags == "R":
+        lb.open(range(1, 41))
+    ports = iter(range(1, 41))
+    real = FlowTable.read
+
+    def read(self: FlowTable) -> Flows:
+        for _ in range(10):
+            lb.send(next(ports), flags=flags)
+        return real(self)
+
+    monkeypatch.setattr(FlowTable, "read", read)
+    left = []
+    for _ in range(4):
+        control.sweep()
+        left.append(lb.flows().get(ONE, 0))
+    assert left == ([10, 20, 30, 40] if flags == "S" else [30, 20, 10, 0])
 
 
 @pytest.fixture(scope="module")
