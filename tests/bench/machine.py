@@ -70,8 +70,7 @@ def _nft_complaint() -> str:
     """Try nftables in a network namespace that is gone with the command."""
     rules = (
         "table ip t { chain c { type nat hook prerouting priority dstnat;"
-        " tcp dport 80 dnat to jhash ip saddr . tcp sport mod 2 map"
-        " { 0 : 192.0.2.1, 1 : 192.0.2.2 } : 80; } }"
+        " tcp dport 80 dnat to numgen inc mod 2 map { 0 : 192.0.2.1, 1 : 192.0.2.2 }; }; }"
     )
     done = subprocess.run(
         ["unshare", "--net", "nft", "-f", "-"], input=rules, capture_output=True, text=True
