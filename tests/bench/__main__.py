@@ -26,8 +26,12 @@ EFFORTS = {"quick": QUICK, "normal": NORMAL, "long": LONG}
 @click.option("--effort", type=click.Choice(list(EFFORTS)), default="normal", show_default=True)
 @click.option("--write", "folder", type=click.Path(file_okay=False, path_type=Path),
               help="Write performance.json and performance.md there.")  # fmt: skip
+@click.option("--pictures", type=click.Path(file_okay=False, path_type=Path),
+              help="Draw growth.svg there, with --write.")  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="Only say what there is to measure.")
-def main(only: Sequence[str], effort: str, folder: Path | None, listing: bool) -> None:
+def main(
+    only: Sequence[str], effort: str, folder: Path | None, pictures: Path | None, listing: bool
+) -> None:
     """Measure what ebpftop costs, beside what a user would pick instead."""
     chosen = _chosen(only, watching=effort == "long")
     if listing:
@@ -45,6 +49,8 @@ def main(only: Sequence[str], effort: str, folder: Path | None, listing: bool) -
         found = json.dumps(report.as_json(about, tables), indent=1, ensure_ascii=False)
         (folder / "performance.json").write_text(found + "\n")
         (folder / "performance.md").write_text(report.page(about, tables))
+        if pictures is not None and (drawn := report.growth_svg(tables)):
+            (pictures / "growth.svg").write_text(drawn)
 
 
 def _chosen(only: Sequence[str], *, watching: bool) -> list[Measurement]:

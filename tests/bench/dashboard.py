@@ -24,7 +24,8 @@ LIVE = 100_000
 FEW = 100
 SETTLE_S = 5
 """Before a dashboard is watched: what it does at its start is not a tick."""
-LAUNCHES = 7
+LONGEST_S = 15
+LAUNCHES = 5
 TALKERS = "2"
 
 
@@ -68,7 +69,7 @@ def _watched(
         program.press(TALKERS)
         watch(program.pid, SETTLE_S, change)
         before = program.octets
-        found = watch(program.pid, min(effort.watch_s, 60), change)
+        found = watch(program.pid, min(effort.watch_s, LONGEST_S), change)
         written = round((program.octets - before) / len(found.core_percent))
     columns, lines = size
     name = f"{columns}x{lines}, {name}"

@@ -32,7 +32,8 @@ def _by_ebpftop(lab: labs.Lab, rate_bps: int, *, action: str) -> Iterator[None]:
     with labs.joined(lab.server):
         instance = policies.attach(["eth0"], Policy(), mode="auto", path=None, pinned=False)
         try:
-            wanted = TrafficClass(ClassKey("bench"), rate_bps, BURST_BYTES[rate_bps], action)
+            # Of the burst that it chooses by itself, as that is what a user gets.
+            wanted = TrafficClass(ClassKey("bench"), rate_bps, 0, action)
             members = [Prefix.parse(lab.clients[0].ipv4)]
             ShapingControl(instance).apply([ClassRequest(wanted, members)])
             yield

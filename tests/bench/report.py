@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tests.bench import plot
 from tests.bench.budgets import Verdict, verdicts
 from tests.bench.figures import Figure, Row, Table
 
@@ -98,6 +99,18 @@ def page(machine: Mapping[str, Any], tables: Sequence[Table]) -> str:
     for table in tables:
         parts += [f"## {table.title}", table.note, _table(table)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def growth_svg(tables: Sequence[Table]) -> str:
+    """Draw the rows that say which `line` they are on, and how many `times` there is of it."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in (row for table in tables for row in table.rows if row.samples):
+        if "line" in row.details and (figure := row.figure) is not None:
+            at = float(str(row.details["times"]))
+            points.setdefault(str(row.details["line"]), []).append((at, figure.median))
+    lines = [plot.Line(name, sorted(found)) for name, found in points.items()]
+    across, up = "times as many", "ns a packet over an empty program"
+    return plot.svg("How the cost of a packet grows", across, up, lines) if lines else ""
 
 
 def _table(table: Table) -> str:

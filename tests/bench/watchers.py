@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.bench import sending
@@ -14,7 +15,7 @@ from tests.bench.figures import Figure, Row
 from tests.bench.instances import attached
 from tests.bench.machine import lacks
 from tests.bench.registry import Effort, measurement
-from tests.bench.watching import Watched, shown, watch
+from tests.bench.watching import Screenless, Watched, shown, watch
 
 SOURCES, PPS = 100_000, 100_000
 Seen = tuple[Watched, int]
@@ -32,31 +33,20 @@ def _btop_home() -> Iterator[Mapping[str, str]]:
         yield {"HOME": home, "XDG_CONFIG_HOME": str(Path(home, ".config"))}
 
 
-def _watched(
-    argv: Sequence[str], seconds: float, keys: str = "", environment: Mapping[str, str] = {}
-) -> Seen:
-    with shown(argv, LARGE, environment) as program:
-        program.wait_for_output(100)
-        if keys:
-            program.wait_for_output(4000)
-            program.press(keys)
-        watch(program.pid, SETTLE_S)
-        before = program.octets
-        found = watch(program.pid, seconds)
-        return found, round((program.octets - before) / len(found.core_percent))
-
-
-def _all(seconds: float) -> Iterator[tuple[str, Seen | str]]:
-    yield "ebpftop", _watched([*EBPFTOP, "eth0"], seconds, TALKERS)
-    if reason := lacks("iftop"):
-        yield "iftop", reason
-    else:
-        yield "iftop", _watched(["iftop", "-n", "-N", "-i", "eth0"], seconds)
-    if reason := lacks("btop"):
-        yield "btop", reason
-    else:
-        with _btop_home() as environment:
-            yield "btop", _watched(["btop", "--utf-force"], seconds, environment=environment)
+@contextmanager
+def _started() -> Iterator[dict[str, Screenless | str]]:
+    """Start each of them; those that are not there, in words."""
+    with ExitStack() as stack:
+        programs: dict[str, Screenless | str] = {}
+        dashboard = stack.enter_context(shown([*EBPFTOP, "eth0"], LARGE))
+        dashboard.wait_for_output(4000)
+        dashboard.press(TALKERS)
+        programs["ebpftop"] = dashboard
+        home = stack.enter_context(_btop_home())
+        for name, argv in (("iftop", ["-n", "-N", "-i", "eth0"]), ("btop", ["--utf-force"])):
+            reason = lacks(name)
+            programs[name] = reason or stack.enter_context(shown([name, *argv], LARGE, home))
+        yield programs
 
 
 @measurement(
@@ -64,18 +54,32 @@ def _all(seconds: float) -> Iterator[tuple[str, Seen | str]]:
     "Beside iftop and btop",
     place=52,
     watches=True,
-    note="One after the other on the same traffic: a hundred thousand packets a second, of as many"
+    note="At the same time on the same traffic: a hundred thousand packets a second, of as many"
     " sources in turn, at one look a second, 160x50. btop shows the interface's sums and the"
     " machine's processes, and no source; what writes nothing to the terminal draws nothing"
-    " under this load. Growth is the memory of the last quarter over that"
-    " of the first.",
+    " under this load. Growth is the memory of the last quarter over that of the first.",
 )
 def watchers(effort: Effort) -> Sequence[Row]:
-    """Watch each of them."""
+    """Watch them all."""
     with attached() as (lab, _):
         sending.start(lab.attacker, lab.server, SOURCES, PPS)
-        found = dict(_all(effort.watch_s))
-    return [row for name, seen in found.items() for row in _rows(name, seen)]
+        with _started() as programs, ThreadPoolExecutor() as pool:
+            seen = {
+                name: program if isinstance(program, str) else pool.submit(_seen, program, effort)
+                for name, program in programs.items()
+            }
+            found = {
+                name: each if isinstance(each, str) else each.result()
+                for name, each in seen.items()
+            }
+    return [row for name, each in found.items() for row in _rows(name, each)]
+
+
+def _seen(program: Screenless, effort: Effort) -> Seen:
+    watch(program.pid, SETTLE_S)
+    before = program.octets
+    found = watch(program.pid, effort.watch_s)
+    return found, round((program.octets - before) / len(found.core_percent))
 
 
 def _rows(name: str, seen: Seen | str) -> list[Row]:
