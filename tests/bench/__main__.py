@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -25,13 +25,9 @@ EFFORTS = {"quick": QUICK, "normal": NORMAL, "long": LONG}
               " more than once.")  # fmt: skip
 @click.option("--effort", type=click.Choice(list(EFFORTS)), default="normal", show_default=True)
 @click.option("--write", "folder", type=click.Path(file_okay=False, path_type=Path),
-              help="Write performance.json and performance.md there.")  # fmt: skip
-@click.option("--pictures", type=click.Path(file_okay=False, path_type=Path),
-              help="Draw growth.svg there, with --write.")  # fmt: skip
+              help="Write a checkout's docs, screenshots and README there.")  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="Only say what there is to measure.")
-def main(
-    only: Sequence[str], effort: str, folder: Path | None, pictures: Path | None, listing: bool
-) -> None:
+def main(only: Sequence[str], effort: str, folder: Path | None, listing: bool) -> None:
     """Measure what ebpftop costs, beside what a user would pick instead."""
     chosen = _chosen(only, watching=effort == "long")
     if listing:
@@ -45,12 +41,21 @@ def main(
         click.echo(f"{each.name}: {tables[-1].seconds:.1f} s", err=True)
     click.echo(report.page(about, tables))
     if folder is not None:
-        folder.mkdir(exist_ok=True)
-        found = json.dumps(report.as_json(about, tables), indent=1, ensure_ascii=False)
-        (folder / "performance.json").write_text(found + "\n")
-        (folder / "performance.md").write_text(report.page(about, tables))
-        if pictures is not None and (drawn := report.growth_svg(tables)):
-            (pictures / "growth.svg").write_text(drawn)
+        _write(folder, about, tables)
+
+
+def _write(folder: Path, about: Mapping[str, object], tables: Sequence[Table]) -> None:
+    """Write the JSON, the page, the plot, and the budgets of the README if there is one."""
+    docs, pictures, readme = folder / "docs", folder / "screenshots", folder / "README.md"
+    for made in (docs, pictures):
+        made.mkdir(parents=True, exist_ok=True)
+    found = json.dumps(report.as_json(about, tables), indent=1, ensure_ascii=False)
+    (docs / "performance.json").write_text(found + "\n")
+    (docs / "performance.md").write_text(report.page(about, tables))
+    if drawn := report.growth_svg(tables):
+        (pictures / "growth.svg").write_text(drawn)
+    if readme.exists():
+        readme.write_text(report.with_budgets(readme.read_text(), tables))
 
 
 def _chosen(only: Sequence[str], *, watching: bool) -> list[Measurement]:

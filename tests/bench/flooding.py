@@ -146,12 +146,13 @@ def goodput(effort: Effort) -> Sequence[Row]:
     rows = []
     for name, samples in found.items():
         protected = name not in ("nothing", "no flood")
-        sent = Figure.of([pps for _, pps in samples]).median
+        sent = round(Figure.of([pps for _, pps in samples]).median)
         rows.append(
             Row(
                 name, "Mbit/s", arrived[name],
-                *(("nothing", arrived["nothing"]) if protected else ()),
-                details={"flood": f"{sent / 1e3:.0f},000 packets/s" if sent else ""},
+                peer="nothing" if protected else "",
+                peer_samples=arrived["nothing"] if protected else (),
+                details={"flood_packets_per_s": sent} if sent else {},
             )
         )  # fmt: skip
     return _with_reason(rows, reason)

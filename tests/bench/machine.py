@@ -76,5 +76,3 @@ def _nft_complaint() -> str:
         ["unshare", "--net", "nft", "-f", "-"], input=rules, capture_output=True, text=True
     )
     return done.stderr.strip().splitlines()[0] if done.returncode else ""
-
-

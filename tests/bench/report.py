@@ -18,6 +18,9 @@ brackets; a ratio is of the same rounds. **~** stands where the quartiles of a r
 both sides of 1: no difference is claimed there.
 """
 
+BUDGETS_BEGIN, BUDGETS_END = "<!-- budgets: begin -->", "<!-- budgets: end -->"
+"""Between these lines of a page, `with_budgets` writes."""
+
 
 def as_json(machine: Mapping[str, object], tables: Sequence[Table]) -> dict[str, Any]:
     """Return everything, with plain numbers."""
@@ -85,6 +88,19 @@ def budget_table(tables: Sequence[Table]) -> str:
     return "\n".join(lines)
 
 
+def with_budgets(text: str, tables: Sequence[Table]) -> str:
+    """Return a page with the budgets of this run in their place.
+
+    Raises:
+        ValueError: It has no place for them.
+    """
+    before, begin, rest = text.partition(BUDGETS_BEGIN)
+    _, end, after = rest.partition(BUDGETS_END)
+    if not begin or not end:
+        raise ValueError("the page has no place for budgets")
+    return f"{before}{begin}\n{budget_table(tables)}\n{end}{after}"
+
+
 def page(machine: Mapping[str, Any], tables: Sequence[Table]) -> str:
     """Return the page of the documentation."""
     minutes = sum(table.seconds for table in tables) / 60
@@ -98,6 +114,8 @@ def page(machine: Mapping[str, Any], tables: Sequence[Table]) -> str:
     parts += ["## Budgets", budget_table(tables)]
     for table in tables:
         parts += [f"## {table.title}", table.note, _table(table)]
+        if growth_svg([table]):
+            parts.append("![How the cost of a packet grows](../screenshots/growth.svg)")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

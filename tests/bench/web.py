@@ -56,6 +56,7 @@ def web(effort: Effort) -> Sequence[Row]:
 @contextmanager
 def _balanced(way: Way) -> Iterator[labs.Host]:
     """Build a network with a VIP; yields the client's host."""
-    with labs.Lab(clients=1 + BACKENDS) as lab, web_servers(lab) as backends:
-        with way(lab, backends):
-            yield lab.clients[0]
+    with labs.Lab(clients=1 + BACKENDS) as lab, ExitStack() as stack:
+        backends = stack.enter_context(web_servers(lab))
+        stack.enter_context(way(lab, backends))
+        yield lab.clients[0]
