@@ -8,10 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
-
 TC_ROOT = 0xFFFFFFFF
 TC_CLSACT = 0xFFFF0000
 TC_CLSACT_HOOKS = (0xFFFFFFF2, 0xFFFFFFF3)
@@ -24,9 +20,6 @@ OUR_QUEUES = 0xEA00
 HTB_TICK_NS = 64
 """Unit of the tokens that HTB tells of (PSCHED_SHIFT of net/pkt_sched.h)."""
 MOST_HTB_BURST_S = 200
-
-# bfifo takes what pfifo takes, and pyroute2 does not know it.
-plugins.setdefault("bfifo", sched_pfifo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +87,12 @@ class TrafficControl:
     """
 
     def __init__(self, index: int) -> None:
+        # Loaded where it is needed: it takes a while, and much memory.
+        from pyroute2 import IPRoute
+        from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
+
+        # bfifo takes what pfifo takes, and pyroute2 does not know it.
+        plugins.setdefault("bfifo", sched_pfifo)
         self.index = index
         self._route = IPRoute()
 
@@ -215,6 +214,8 @@ def traffic_control(index: int) -> Iterator[TrafficControl]:
         OSError: The kernel refused one of them.
     """
     socket = TrafficControl(index)
+    from pyroute2.netlink.exceptions import NetlinkError
+
     try:
         yield socket
     except NetlinkError as error:
