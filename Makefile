@@ -7,7 +7,7 @@ VENV := .venv
 PYTHON := /usr/bin/python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := python3-bpfcc python3-venv libbpf1 linux-libc-dev iproute2 util-linux tmux
+PACKAGES := python3-bpfcc python3-venv libbpf1 linux-libc-dev iproute2 util-linux tmux groff-base
 # What ebpftop is measured beside, and what makes the traffic for it.
 BENCH_PACKAGES := xdp-tools nftables iftop btop bpftool wrk nginx-light
 SOURCES := ebpftop tests

@@ -29,6 +29,7 @@ from ebpftop.screens.history import History
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.source_history import SourceHistory
 from ebpftop.sources import Sampler, Source
 from ebpftop.widgets.cells import Cell
 
@@ -104,6 +105,7 @@ class DashboardApp(App[None]):
         self._notes = [printable(note, _MAX_WORDS) for note in (*why, *notices)]
         # Snapshots replace each other in the queue; what happened meanwhile must not get lost.
         self._arrived: deque[tuple[Sequence[Event], int]] = deque()
+        self._source = source
         self.sampler = Sampler(source, interval_s, self._deliver, self._lose)
         self.main = MainScreen(self.sub_title, controls)
 
@@ -243,9 +245,11 @@ class DashboardApp(App[None]):
             missed += overwritten
         history = before.history if before else History()
         classes = before.classes if before else ClassHistory()
+        sources = before.sources if before else SourceHistory()
         return Picture(
-            snapshot, history.extended(snapshot), tuple(events), missed, classes.extended(snapshot)
-        )
+            snapshot, history.extended(snapshot), tuple(events), missed,
+            classes=classes.extended(snapshot), sources=sources.extended(snapshot),
+        )  # fmt: skip
 
     def _show_latest(self) -> None:
         if self.picture is not None:
@@ -255,6 +259,7 @@ class DashboardApp(App[None]):
 
     def _show_chrome(self) -> None:
         """Draw the header, the tabs and the footer as they must be now."""
+        self._ask_for(self.main.pane.wants)
         paused_at = []
         if self.paused and self.shown is not None:
             at = chrome.wall_time(self.shown.snapshot).text
@@ -266,6 +271,12 @@ class DashboardApp(App[None]):
             badges=list(self._badges()),
             beside_tabs=paused_at,
         )
+
+    def _ask_for(self, parts: frozenset[str]) -> None:
+        """Let the source read what the pane in sight needs, and no more."""
+        if parts != self._source.wants:
+            self._source.wants = parts
+            self.sampler.sample_now()
 
     def _badges(self) -> Iterator[Cell]:
         if self.lost_error is not None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from ebpftop.model import (
 
 Records = NDArray[Any]
 
-ROWS_IN_CACHE = 4096
+ROWS_AT_ONCE = 4096
 """Rows of the sources' table that fit a processor's own cache."""
 
 LIMIT_WORDS = {"limit-pps": "packets", "limit-bps": "bits", "limit-syn": "connection requests"}
@@ -38,21 +38,28 @@ def native(values: NDArray[Any]) -> U64:
     return values.astype(np.uint64)
 
 
-def source_columns(rows: Records) -> dict[str, U64]:
-    """Return the fields of `SOURCE` records as contiguous columns, `blocked` of the limiter too.
+def source_columns(batches: Iterable[tuple[Records, Records]], most: int) -> dict[str, U64]:
+    """Return keys and fields of `SOURCE` records as contiguous columns, `blocked` of the limiter.
 
-    Rows are taken a few thousand at a time: field by field over all of them, each would come
-    from memory again.
+    Args:
+        batches: Keys and rows, each batch read over the one before it: small ones are decoded
+            while they are in the processor's own cache.
+        most: How many rows there may be; memory that is not needed is never touched.
     """
     names = [name for name in layout.SOURCE.names or () if name != "limiter"]
-    columns = {name: np.empty(len(rows), np.uint64) for name in (*names, "blocked")}
-    for start in range(0, len(rows), ROWS_IN_CACHE):
-        at = slice(start, start + ROWS_IN_CACHE)
-        block = rows[at]
+    columns = {name: np.empty(most, np.uint64) for name in ("high", "low", *names, "blocked")}
+    filled = 0
+    for keys, rows in batches:
+        # Rows that move while they are read may come twice.
+        rows = rows[: most - filled]
+        at = slice(filled, filled + len(rows))
+        for name in ("high", "low"):
+            columns[name][at] = keys[name][: len(rows)]
         for name in names:
-            columns[name][at] = block[name]
-        columns["blocked"][at] = block["limiter"]["blocked"]
-    return columns
+            columns[name][at] = rows[name]
+        columns["blocked"][at] = rows["limiter"]["blocked"]
+        filled += len(rows)
+    return {name: column[:filled] for name, column in columns.items()}
 
 
 def text(raw: bytes) -> str:

@@ -29,6 +29,7 @@ from ebpftop.model import (
 )
 from ebpftop.ranking import RowKeys, match_rows, rates
 from ebpftop.sources import decoding
+from ebpftop.sources.inspection import Inspector
 from ebpftop.sources.invariants import Invariants
 from ebpftop.sources.shaping import ShapingReader
 from ebpftop.sources.states import States
@@ -73,6 +74,9 @@ class LiveSource:
         self._before: _Reading | None = None
         self._states = States()
         self._shaping = ShapingReader(instance)
+        self._inspector = Inspector(instance)
+        self.wants: frozenset[str] = frozenset()
+        """What to read besides, as `Source.wants` says."""
         self._sequence = 0
         self._event_cursor: int | None = None
         self._rules = np.zeros(0, layout.RULE)
@@ -84,6 +88,7 @@ class LiveSource:
 
     def close(self) -> None:
         """Close the instance."""
+        self._inspector.close()
         self._netlink.close()
         self._instance.close()
 
@@ -122,10 +127,9 @@ class LiveSource:
         kernel_ns = coarse_ns()
         rules, hits = self._read_rules(config)
         automatic = self._maps["auto_blocks"].read()
-        keys, rows = self._maps["ip_tracker"].read()
         before = self._before
         interval_s = (clock.monotonic_ns - before.taken_ns) / 1e9 if before else None
-        sources = self._sources(keys, rows, rules, automatic, config, clock, kernel_ns)
+        sources = self._sources(rules, automatic, config, clock, kernel_ns)
         self._before = _Reading(
             clock.monotonic_ns, kernel_ns, totals, (sources.high, sources.low, sources.first_ns),
             sources.packets, sources.bytes, sources.dropped,
@@ -133,7 +137,7 @@ class LiveSource:
         invariants = self._invariants.check(totals, self._read_totals)
         blocks = decoding.blocks(rules, self._reasons, hits, automatic, kernel_ns)
         allowed = decoding.allowed(rules, hits)
-        self._count_fills(len(rows), len(automatic[0]), blocks, allowed)
+        self._count_fills(len(sources), len(automatic[0]), blocks, allowed)
         shaped = self._shaping.read(clock.monotonic_ns, interval_s, sources)
         events, missed = self._new_events(clock)
         sequence, self._sequence = self._sequence, self._sequence + 1
@@ -162,6 +166,7 @@ class LiveSource:
             classes=shaped.classes,
             unclassified=shaped.unclassified,
             sent=shaped.sent,
+            inspection=self._inspector.look(self.wants, interval_s, self._netlink.link_at),
         )
 
     def _read_totals(self) -> Totals:
@@ -183,22 +188,22 @@ class LiveSource:
 
     def _sources(
         self,
-        keys: NDArray[Any],
-        rows: NDArray[Any],
         rules: NDArray[Any],
         automatic: tuple[NDArray[Any], NDArray[Any]],
         config: NDArray[Any],
         clock: Clock,
         kernel_ns: int,
     ) -> Sources:
-        high, low = decoding.native(keys["high"]), decoding.native(keys["low"])
-        fields = decoding.source_columns(rows)
-        first_ns = fields["first_ns"]
+        tracker = self._maps["ip_tracker"]
+        fields = decoding.source_columns(
+            tracker.batches(decoding.ROWS_AT_ONCE), tracker.max_entries
+        )
+        high, low, first_ns = fields["high"], fields["low"], fields["first_ns"]
         dropped, dropped_bytes = fields["dropped_packets"], fields["dropped_bytes"]
         packets, octets = fields["passed_packets"] + dropped, fields["passed_bytes"] + dropped_bytes
         before = self._before
-        unknown = np.full(len(rows), np.nan)
-        matched = np.full(len(rows), -1, np.intp)
+        unknown = np.full(len(high), np.nan)
+        matched = np.full(len(high), -1, np.intp)
         pps = bps = dropped_pps = unknown
         if before is not None:
             matched = match_rows(before.keys, (high, low, first_ns))
