@@ -38,28 +38,34 @@ def native(values: NDArray[Any]) -> U64:
     return values.astype(np.uint64)
 
 
-def source_columns(batches: Iterable[tuple[Records, Records]], most: int) -> dict[str, U64]:
+def source_room(most: int) -> dict[str, U64]:
+    """Return room for the columns of `most` sources; memory that is not needed stays untouched."""
+    names = [name for name in layout.SOURCE.names or () if name != "limiter"]
+    return {name: np.empty(most, np.uint64) for name in ("high", "low", *names, "blocked")}
+
+
+def source_columns(
+    batches: Iterable[tuple[Records, Records]], room: Mapping[str, U64]
+) -> dict[str, U64]:
     """Return keys and fields of `SOURCE` records as contiguous columns, `blocked` of the limiter.
 
     Args:
         batches: Keys and rows, each batch read over the one before it: small ones are decoded
             while they are in the processor's own cache.
-        most: How many rows there may be; memory that is not needed is never touched.
+        room: From `source_room`; the columns are views of it.
     """
-    names = [name for name in layout.SOURCE.names or () if name != "limiter"]
-    columns = {name: np.empty(most, np.uint64) for name in ("high", "low", *names, "blocked")}
-    filled = 0
+    filled, most = 0, len(room["high"])
     for keys, rows in batches:
         # Rows that move while they are read may come twice.
         rows = rows[: most - filled]
         at = slice(filled, filled + len(rows))
-        for name in ("high", "low"):
-            columns[name][at] = keys[name][: len(rows)]
-        for name in names:
-            columns[name][at] = rows[name]
-        columns["blocked"][at] = rows["limiter"]["blocked"]
+        for name, column in room.items():
+            if name in ("high", "low"):
+                column[at] = keys[name][: len(rows)]
+            else:
+                column[at] = rows["limiter"][name] if name == "blocked" else rows[name]
         filled += len(rows)
-    return {name: column[:filled] for name, column in columns.items()}
+    return {name: column[:filled] for name, column in room.items()}
 
 
 def text(raw: bytes) -> str:

@@ -27,7 +27,7 @@ from ebpftop.model import (
     Sources,
     Totals,
 )
-from ebpftop.ranking import RowKeys, match_rows, rates
+from ebpftop.ranking import match_rows, rates
 from ebpftop.sources import decoding
 from ebpftop.sources.inspection import Inspector
 from ebpftop.sources.invariants import Invariants
@@ -54,10 +54,7 @@ class _Reading:
     kernel_ns: int
     """The same instant by the clock of the kernel's programs, up to a tick behind."""
     totals: Totals
-    keys: RowKeys
-    packets: NDArray[np.uint64]
-    bytes: NDArray[np.uint64]
-    dropped: NDArray[np.uint64]
+    sources: Sources
 
 
 class LiveSource:
@@ -130,10 +127,7 @@ class LiveSource:
         before = self._before
         interval_s = (clock.monotonic_ns - before.taken_ns) / 1e9 if before else None
         sources = self._sources(rules, automatic, config, clock, kernel_ns)
-        self._before = _Reading(
-            clock.monotonic_ns, kernel_ns, totals, (sources.high, sources.low, sources.first_ns),
-            sources.packets, sources.bytes, sources.dropped,
-        )  # fmt: skip
+        self._before = _Reading(clock.monotonic_ns, kernel_ns, totals, sources)
         invariants = self._invariants.check(totals, self._read_totals)
         blocks = decoding.blocks(rules, self._reasons, hits, automatic, kernel_ns)
         allowed = decoding.allowed(rules, hits)
@@ -194,23 +188,27 @@ class LiveSource:
         clock: Clock,
         kernel_ns: int,
     ) -> Sources:
+        before = self._before
         tracker = self._maps["ip_tracker"]
-        fields = decoding.source_columns(
-            tracker.batches(decoding.ROWS_AT_ONCE), tracker.max_entries
-        )
+        # Room of its own for each reading, given back after it, takes less memory in the end.
+        room = decoding.source_room(tracker.max_entries)
+        fields = decoding.source_columns(tracker.batches(decoding.ROWS_AT_ONCE), room)
+        del room
+        _keep(fields, before.sources if before else Sources.empty())
         high, low, first_ns = fields["high"], fields["low"], fields["first_ns"]
         dropped, dropped_bytes = fields["dropped_packets"], fields["dropped_bytes"]
-        packets, octets = fields["passed_packets"] + dropped, fields["passed_bytes"] + dropped_bytes
-        before = self._before
-        unknown = np.full(len(high), np.nan)
+        packets = fields["passed_packets"] + dropped
+        octets = fields["passed_bytes"] + dropped_bytes
         matched = np.full(len(high), -1, np.intp)
-        pps = bps = dropped_pps = unknown
+        pps = bps = dropped_pps = np.full(len(high), np.nan)
         if before is not None:
-            matched = match_rows(before.keys, (high, low, first_ns))
+            old = before.sources
+            matched = match_rows((old.high, old.low, old.first_ns), (high, low, first_ns))
             span = first_ns, before.kernel_ns - 1, (clock.monotonic_ns - before.taken_ns) / 1e9
-            pps = rates(packets, before.packets, matched, *span)
-            bps = rates(octets, before.bytes, matched, *span) * 8
-            dropped_pps = rates(dropped, before.dropped, matched, *span)
+            pps = rates(packets, old.packets, matched, *span)
+            bps = rates(octets, old.bytes, matched, *span)
+            bps *= 8
+            dropped_pps = rates(dropped, old.dropped, matched, *span)
         state = self._states.of(
             high, low, fields, matched, rules, automatic,
             int(config["generation"][0]), kernel_ns,
@@ -289,3 +287,18 @@ class LiveSource:
             )
             for name, opened in self._maps.items()
         ]
+
+
+def _keep(fields: dict[str, NDArray[np.uint64]], before: Sources) -> None:
+    """Put columns that last in the place of views: earlier ones where they say the same."""
+    for name, column in (
+        ("high", before.high),
+        ("low", before.low),
+        ("first_ns", before.first_ns),
+        ("last_ns", before.last_ns),
+        ("dropped_packets", before.dropped),
+        ("dropped_bytes", before.dropped_bytes),
+        ("would_drop_packets", before.would_drop),
+    ):
+        same = np.array_equal(fields[name], column)
+        fields[name] = column if same else fields[name].copy()

@@ -25,7 +25,7 @@ FEW = 100
 SETTLE_S = 5
 """Before a dashboard is watched: what it does at its start is not a tick."""
 LONGEST_S = 15
-LAUNCHES = 5
+LAUNCHES = 3
 TALKERS = "2"
 
 

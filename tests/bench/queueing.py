@@ -20,7 +20,7 @@ from tests.bench.registry import Effort, measurement
 
 LIMIT_BPS, WIDE_BPS = 200_000_000, 100_000_000_000
 BURST_BYTES = {LIMIT_BPS: 250_000, WIDE_BPS: 1 << 27}
-ROUNDS = 5
+ROUNDS = 3
 WARM_UP_S, SECONDS = 0.6, 1.0
 LIMITS = {"held to 200 Mbit/s": LIMIT_BPS, "a class that never limits": WIDE_BPS}
 

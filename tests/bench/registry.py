@@ -24,7 +24,7 @@ class Effort:
 
 QUICK = Effort(rounds=9, watch_s=4)
 """To try the measurements themselves."""
-NORMAL = Effort(rounds=61, watch_s=60)
+NORMAL = Effort(rounds=41, watch_s=60)
 """All of it in less than ten minutes."""
 LONG = Effort(rounds=301, watch_s=3600)
 """Watches processes for an hour."""

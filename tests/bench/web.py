@@ -14,7 +14,7 @@ from tests.bench.vip import VIP, by_ebpftop, by_nftables, requests_per_s, web_se
 
 BACKENDS = 2
 SECONDS = 1
-ROUNDS = 7
+ROUNDS = 5
 WAYS = {"a connection for each request": False, "connections kept": True}
 
 Way = Callable[[labs.Lab, Sequence[labs.Host]], AbstractContextManager[None]]

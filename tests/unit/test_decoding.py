@@ -36,7 +36,7 @@ def in_batches(keys: np.ndarray, rows: np.ndarray, size: int) -> Iterator[tuple[
 def test_columns_are_the_fields_of_the_records(numbers: np.ndarray, size: int) -> None:
     keys = np.ascontiguousarray(numbers[:, :2]).view(layout.ADDRESS).reshape(len(numbers))
     rows = np.ascontiguousarray(numbers[:, 2:]).view(layout.SOURCE).reshape(len(numbers))
-    columns = decoding.source_columns(in_batches(keys, rows, size), 300)
+    columns = decoding.source_columns(in_batches(keys, rows, size), decoding.source_room(300))
     for name, column in columns.items():
         fields = keys if name in ("high", "low") else rows
         expected = rows["limiter"]["blocked"] if name == "blocked" else fields[name]
@@ -50,7 +50,7 @@ def test_rows_beyond_what_a_table_holds_are_left_out() -> None:
     # Rows that move while a table is read may be read twice.
     keys, rows = np.zeros(7, layout.ADDRESS), np.zeros(7, layout.SOURCE)
     keys["low"] = np.arange(7)
-    columns = decoding.source_columns(in_batches(keys, rows, 3), 5)
+    columns = decoding.source_columns(in_batches(keys, rows, 3), decoding.source_room(5))
     assert columns["low"].tolist() == [0, 1, 2, 3, 4]
 
 
@@ -162,7 +162,7 @@ def test_tables_without_rows_are_tables() -> None:
     nobody = np.zeros(0, layout.ADDRESS), np.zeros(0, layout.AUTO_BLOCK)
     assert len(blocks(*none, nobody)) == 0
     assert len(decoding.allowed(*none)) == 0
-    assert decoding.source_columns([], 10)["last_ns"].tolist() == []
+    assert decoding.source_columns([], decoding.source_room(10))["last_ns"].tolist() == []
 
 
 def test_the_allow_list_leaves_blocks_out() -> None:
