@@ -22,6 +22,7 @@ from ebpftop.model import (
     Event,
     Prefix,
     Rates,
+    Sources,
     Totals,
 )
 
@@ -66,6 +67,21 @@ def source_columns(
                 column[at] = rows["limiter"][name] if name == "blocked" else rows[name]
         filled += len(rows)
     return {name: column[:filled] for name, column in room.items()}
+
+
+def keep(fields: dict[str, U64], before: Sources) -> None:
+    """Put columns that last in the place of views of a room: earlier ones that say the same."""
+    for name, column in (
+        ("high", before.high),
+        ("low", before.low),
+        ("first_ns", before.first_ns),
+        ("last_ns", before.last_ns),
+        ("dropped_packets", before.dropped),
+        ("dropped_bytes", before.dropped_bytes),
+        ("would_drop_packets", before.would_drop),
+    ):
+        same = np.array_equal(fields[name], column)
+        fields[name] = column if same else fields[name].copy()
 
 
 def text(raw: bytes) -> str:

@@ -194,7 +194,7 @@ class LiveSource:
         room = decoding.source_room(tracker.max_entries)
         fields = decoding.source_columns(tracker.batches(decoding.ROWS_AT_ONCE), room)
         del room
-        _keep(fields, before.sources if before else Sources.empty())
+        decoding.keep(fields, before.sources if before else Sources.empty())
         high, low, first_ns = fields["high"], fields["low"], fields["first_ns"]
         dropped, dropped_bytes = fields["dropped_packets"], fields["dropped_bytes"]
         packets = fields["passed_packets"] + dropped
@@ -287,18 +287,3 @@ class LiveSource:
             )
             for name, opened in self._maps.items()
         ]
-
-
-def _keep(fields: dict[str, NDArray[np.uint64]], before: Sources) -> None:
-    """Put columns that last in the place of views: earlier ones where they say the same."""
-    for name, column in (
-        ("high", before.high),
-        ("low", before.low),
-        ("first_ns", before.first_ns),
-        ("last_ns", before.last_ns),
-        ("dropped_packets", before.dropped),
-        ("dropped_bytes", before.dropped_bytes),
-        ("would_drop_packets", before.would_drop),
-    ):
-        same = np.array_equal(fields[name], column)
-        fields[name] = column if same else fields[name].copy()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import EventKind, Rule
-from ebpftop.model import VERDICTS, Blocks, Clock, Count, Prefix
+from ebpftop.model import VERDICTS, Blocks, Clock, Count, Prefix, Sources
 from ebpftop.sources import decoding
 
 NOW_NS = 5_000_000_000
@@ -52,6 +53,26 @@ def test_rows_beyond_what_a_table_holds_are_left_out() -> None:
     keys["low"] = np.arange(7)
     columns = decoding.source_columns(in_batches(keys, rows, 3), decoding.source_room(5))
     assert columns["low"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_column_that_stands_still_is_held_once_and_others_outlive_their_room() -> None:
+    keys, rows = np.zeros(2, layout.ADDRESS), np.zeros(2, layout.SOURCE)
+    keys["low"], rows["last_ns"], rows["dropped_packets"] = [7, 8], [1, 2], [0, 5]
+    room = decoding.source_room(4)
+    first = decoding.source_columns([(keys, rows)], room)
+    decoding.keep(first, Sources.empty())
+    before = replace(
+        Sources.empty(), high=first["high"], low=first["low"], last_ns=first["last_ns"],
+        dropped=first["dropped_packets"],
+    )  # fmt: skip
+    rows["last_ns"] = [1, 9]
+    second = decoding.source_columns([(keys, rows)], room)
+    decoding.keep(second, before)
+    assert second["low"] is before.low
+    assert second["dropped_packets"] is before.dropped
+    assert before.last_ns.tolist() == [1, 2]
+    room["last_ns"][:] = 0
+    assert second["last_ns"].tolist() == [1, 9]
 
 
 def test_addresses_are_turned_into_this_machines_byte_order() -> None:

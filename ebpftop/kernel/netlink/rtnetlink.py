@@ -15,7 +15,10 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import NamedTuple
 
-GETLINK, GETADDR, GETROUTE = 18, 22, 26
+GETLINK, GETADDR, GETROUTE, GETQDISC = 18, 22, 26, 38
+TCMSG = struct.Struct("=IiIII")
+"""Family, interface, handle, parent, information of a qdisc, class or filter."""
+TCA_KIND = 1
 _REQUEST, _DUMP = 0x001, 0x300
 _ERROR, _DONE = 2, 3
 _MULTIPART = 2
