@@ -17,7 +17,7 @@ from ebpftop.bpf import layout
 from ebpftop.bpf.layout import EventKind
 from ebpftop.kernel.maps import Map
 from ebpftop.model import VERDICTS, Prefix
-from ebpftop.sources.decoding import source_columns
+from ebpftop.sources.decoding import source_columns, source_room
 
 ROW_FIELDS = (
     "passed_packets", "passed_bytes", "dropped_packets", "dropped_bytes", "would_drop_packets",
@@ -38,6 +38,13 @@ def as_number(text: str) -> int:
 def words(counters: Iterable[int], names: Iterable[str]) -> dict[str, int]:
     """Name counters, and leave out zeros."""
     return {name: int(count) for name, count in zip(names, counters, strict=True) if count}
+
+
+def columns_of(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the fields of `SOURCE` records as columns, counters of all processors added up."""
+    keys = np.zeros(len(rows), layout.ADDRESS)
+    columns = source_columns([(keys, rows)], source_room(len(rows)))
+    return {name: column for name, column in columns.items() if name not in ("high", "low")}
 
 
 class Observed:
@@ -76,7 +83,7 @@ class Observed:
     def rows(self) -> dict[int, Record]:
         """The rows of all sources, by address."""
         keys, rows = self.maps["ip_tracker"].read()
-        return _table(keys, source_columns(rows), ROW_FIELDS)
+        return _table(keys, columns_of(rows), ROW_FIELDS)
 
     def row(self, text: str) -> Record:
         """The row of one source."""

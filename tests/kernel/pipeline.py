@@ -91,7 +91,7 @@ class Pipeline(Observed):
                     opened.put_all(indexes, np.zeros(opened.max_entries, opened.value))
             else:
                 opened.delete_all(opened.read()[0].copy())
-        self._free_slots = list(range(CAPACITY["RULES"]))[::-1]
+        self._free_slots = list(range(self.maps["rules"].max_entries))[::-1]
         self._config = np.zeros(1, layout.CONFIG)
         self.configure(new_sources=1 << 20, flood_pps=1 << 40)
         if self.clock:
@@ -211,22 +211,19 @@ def _key(name: str, text: str) -> tuple[Any, ...]:
 
 
 @contextmanager
-def loaded(
-    *, test_clock: bool = True, connections: int = CAPACITY["CONNECTIONS"]
-) -> Iterator[Pipeline]:
+def loaded(*, test_clock: bool = True, **capacity: int) -> Iterator[Pipeline]:
     """Load an instance into a folder of this process's own, and take it away again.
 
     The lock keeps other processes from sweeping it as stale: nothing is attached to it.
 
     Args:
-        test_clock: With a clock by hand.
-        connections: How many entries of flows it holds.
+        test_clock: With a clock that is set by hand.
+        capacity: Other numbers than those of `CAPACITY`.
     """
     bpffs.mount(lasting=False)
     name = f"test-{os.getpid()}-{next(_numbers)}"
     folder = bpffs.BPFFS / name
-    capacity = CAPACITY | {"CONNECTIONS": connections}
-    defines = {f"CAPACITY_{kind}": count for kind, count in capacity.items()}
+    defines = {f"CAPACITY_{kind}": count for kind, count in (CAPACITY | capacity).items()}
     with bpffs.locked(name):
         folder.mkdir()
         try:

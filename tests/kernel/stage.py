@@ -29,8 +29,8 @@ from ebpftop.kernel import bpffs, libbpf
 from ebpftop.kernel.instance import PIPELINE, Instance
 from ebpftop.lab import Lab, joined
 from ebpftop.model import Limits, Prefix, Snapshot
-from ebpftop.sources.decoding import source_columns
 from ebpftop.sources.live import LiveSource
+from tests.kernel.observing import columns_of
 from tests.kernel.packets import Segment, frame
 
 PROGRAM = str(Path(sys.executable).with_name("ebpftop"))
@@ -111,7 +111,7 @@ class Stage:
         found = self.instance.maps["ip_tracker"].get((prefix.high, prefix.low))
         if found is None:
             return None
-        return {name: int(column[0]) for name, column in source_columns(found).items()}
+        return {name: int(column[0]) for name, column in columns_of(found).items()}
 
     def row(self, address: str) -> dict[str, int]:
         """Return the kernel's row of a source, which must have one."""

@@ -20,7 +20,7 @@ from ebpftop.config import (
 )
 from ebpftop.lab import flood, send_udp
 from ebpftop.model import Prefix
-from ebpftop.sources.decoding import source_columns
+from tests.kernel.observing import columns_of
 from tests.kernel.stage import Stage, staged, until
 
 pytestmark = pytest.mark.kernel
@@ -49,7 +49,7 @@ def rows_of(stage: Stage, addresses: list[str]) -> dict[str, np.ndarray]:
     for number, address in enumerate(addresses):
         if (row := at.get(Prefix.parse(address).low)) is not None:
             found[number] = rows[row]
-    return source_columns(found)
+    return columns_of(found)
 
 
 @pytest.mark.parametrize(
