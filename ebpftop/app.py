@@ -12,27 +12,29 @@ from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
-from textual.message import Message
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from ebpftop import actions
 from ebpftop.actions import ACTIONS, Action
+from ebpftop.config import RecordingPolicy
 from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError
 from ebpftop.format import printable
 from ebpftop.model import Event, Snapshot
-from ebpftop.screens import chrome
-from ebpftop.screens.class_history import ClassHistory
+from ebpftop.screens import chrome, messages
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.help import HelpScreen
-from ebpftop.screens.history import History
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.player import Playback, Player
+from ebpftop.screens.recording import Recording
+from ebpftop.screens.replay import Replay
 from ebpftop.sources import Sampler, Source
+from ebpftop.sources.recording import RecordingSource
 from ebpftop.widgets.cells import Cell
 
-_KEPT_EVENTS = 200
 _NOTICE_S = 12.0
 _MAX_WORDS = 1000
 
@@ -47,36 +49,11 @@ class DashboardApp(App[None]):
         controls: What changes the kernel's state; None for a dashboard that may only watch.
         read_only_reason: Why it may only watch.
         notices: What the operator should know from the start, in sentences.
+        recording: Where its own recordings go.
     """
 
     CSS_PATH = "app.tcss"
     BINDINGS: ClassVar[list[BindingType]] = list(actions.bindings())
-
-    class SnapshotReady(Message, bubble=False):
-        """There is a new snapshot; one that waits behind a slow terminal is skipped."""
-
-        def __init__(self, snapshot: Snapshot) -> None:
-            super().__init__()
-            self.snapshot = snapshot
-
-        def can_replace(self, message: Message) -> bool:
-            """Say that of two in a row only the later one matters."""
-            return isinstance(message, DashboardApp.SnapshotReady)
-
-    class SourceLost(Message, bubble=False):
-        """There will be no more snapshots."""
-
-        def __init__(self, error: EbpftopError) -> None:
-            super().__init__()
-            self.error = error
-
-    class Attempted(Message, bubble=False):
-        """An act is over."""
-
-        def __init__(self, attempt: Dialog.Attempt, error: EbpftopError | None) -> None:
-            super().__init__()
-            self.attempt = attempt
-            self.error = error
 
     def __init__(
         self,
@@ -87,6 +64,7 @@ class DashboardApp(App[None]):
         controls: Controls | None = None,
         read_only_reason: str = "",
         notices: Sequence[str] = (),
+        recording: RecordingPolicy | None = None,
     ) -> None:
         super().__init__()
         self.title = "ebpftop"
@@ -104,7 +82,14 @@ class DashboardApp(App[None]):
         self._notes = [printable(note, _MAX_WORDS) for note in (*why, *notices)]
         # Snapshots replace each other in the queue; what happened meanwhile must not get lost.
         self._arrived: deque[tuple[Sequence[Event], int]] = deque()
-        self.sampler = Sampler(source, interval_s, self._deliver, self._lose)
+        player = None
+        if isinstance(source, RecordingSource):
+            player = Player(source, self._play, self._lose)
+        self.sampler = player or Sampler(source, interval_s, self._deliver, self._lose)
+        self.replay = Replay(self, player) if player else None
+        """What moves about in the recording; None on an instance."""
+        self.recording = Recording(self.sub_title, recording or RecordingPolicy(), self._tell)
+        """The recording that is made of what is shown."""
         self.main = MainScreen(self.sub_title, controls)
 
     def get_default_screen(self) -> Screen[None]:
@@ -121,13 +106,20 @@ class DashboardApp(App[None]):
     async def on_unmount(self) -> None:
         """Stop the thread and wait for it, off the event loop."""
         await asyncio.to_thread(self.sampler.stop)
+        await asyncio.to_thread(self.recording.close)
 
     def offers(self, action: Action) -> bool:
         """Whether `action` can be done here and now."""
         if action.writes and (self.controls is None or self.lost_error is not None):
             return False
+        if not self._fits(action):
+            return False
         pane = self.main.pane
         return action.works_in(pane.NAME) and (not action.panes or pane.can(action.id))
+
+    def _fits(self, action: Action) -> bool:
+        """Whether `action` is one for a recording or for an instance, whichever this is."""
+        return not action.replays if self.replay is None else action.id != "record"
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Withhold what is not offered from the keys."""
@@ -160,23 +152,38 @@ class DashboardApp(App[None]):
         """Return what is done for each action that works everywhere, by its id."""
         return {
             "pause": self._toggle_pause,
+            "record": self.recording.toggle,
             "limits": self._open_limits,
             "redraw": partial(self.refresh, layout=True),
             "help": self._open_help,
             "quit": self.exit,
+            **(self.replay.acts() if self.replay else {}),
         }
 
-    def on_dashboard_app_snapshot_ready(self, message: SnapshotReady) -> None:
+    def on_snapshot_ready(self, message: messages.SnapshotReady) -> None:
         """Take in a snapshot, and draw it unless the display is paused."""
-        self.picture = self._continued(message.snapshot)
-        with self.batch_update():
-            for screen in self.screen_stack:
-                if isinstance(screen, Dialog):
-                    screen.show(message.snapshot)
-            if not self.paused:
-                self._show_latest()
+        happened: list[Event] = []
+        missed = 0
+        while self._arrived:
+            events, overwritten = self._arrived.popleft()
+            happened.extend(events)
+            missed += overwritten
+        self._take_in(Picture.after(self.picture, message.snapshot, happened, missed))
 
-    def on_dashboard_app_source_lost(self, message: SourceLost) -> None:
+    def on_played(self, message: messages.Played) -> None:
+        """Take in another tick of a recording."""
+        assert self.replay is not None
+        self.replay.playback = message.playback
+        self._take_in(message.picture)
+
+    def on_told(self, message: messages.Told) -> None:
+        """Say what ended by itself."""
+        severity: SeverityLevel = "warning" if message.bad else "information"
+        words = printable(message.words, _MAX_WORDS)
+        self.notify(words, severity=severity, timeout=_NOTICE_S, markup=False)
+        self._show_chrome()
+
+    def on_source_lost(self, message: messages.SourceLost) -> None:
         """Say that nothing new comes; what was displayed stays."""
         self.lost_error = message.error
         words = f"SOURCE LOST  {printable(str(message.error), _MAX_WORDS)}."
@@ -195,7 +202,7 @@ class DashboardApp(App[None]):
             exit_on_error=False,
         )
 
-    def on_dashboard_app_attempted(self, message: Attempted) -> None:
+    def on_attempted(self, message: messages.Attempted) -> None:
         """Say how the act went; its effect shows in the next snapshot, which is asked for."""
         dialog, said = message.attempt.dialog, printable(message.attempt.said)
         waits = dialog in self.screen_stack
@@ -214,12 +221,21 @@ class DashboardApp(App[None]):
 
     def _deliver(self, snapshot: Snapshot) -> None:
         """Hand a snapshot to the event loop; runs in the sampler's thread."""
+        self.recording.put(snapshot)
         self._arrived.append((snapshot.events, snapshot.missed_events))
-        self.post_message(self.SnapshotReady(snapshot))
+        self.post_message(messages.SnapshotReady(snapshot))
+
+    def _play(self, picture: Picture, playback: Playback) -> None:
+        """Hand a tick of a recording to the event loop; runs in the player's thread."""
+        self.post_message(messages.Played(picture, playback))
+
+    def _tell(self, words: str, bad: bool) -> None:
+        """Have the operator told; runs in any thread."""
+        self.post_message(messages.Told(words, bad))
 
     def _lose(self, error: EbpftopError) -> None:
         """Tell the event loop that there are no more snapshots; runs in the sampler's thread."""
-        self.post_message(self.SourceLost(error))
+        self.post_message(messages.SourceLost(error))
 
     def _attempt(self, attempt: Dialog.Attempt) -> None:
         """Run an act; runs in a worker's thread."""
@@ -230,22 +246,16 @@ class DashboardApp(App[None]):
             failure = error
         except Exception as error:
             failure = EbpftopError(f"it failed: {error!r}", "this is a fault of ebpftop")
-        self.post_message(self.Attempted(attempt, failure))
+        self.post_message(messages.Attempted(attempt, failure))
 
-    def _continued(self, snapshot: Snapshot) -> Picture:
-        """Return the picture that `snapshot` makes of the one before it."""
-        before = self.picture
-        events = deque(before.events if before else (), _KEPT_EVENTS)
-        missed = before.missed_events if before else 0
-        while self._arrived:
-            happened, overwritten = self._arrived.popleft()
-            events.extendleft(happened)
-            missed += overwritten
-        history = before.history if before else History()
-        classes = before.classes if before else ClassHistory()
-        return Picture(
-            snapshot, history.extended(snapshot), tuple(events), missed, classes.extended(snapshot)
-        )
+    def _take_in(self, picture: Picture) -> None:
+        self.picture = picture
+        with self.batch_update():
+            for screen in self.screen_stack:
+                if isinstance(screen, Dialog):
+                    screen.show(picture.snapshot)
+            if not self.paused:
+                self._show_latest()
 
     def _show_latest(self) -> None:
         if self.picture is not None:
@@ -265,12 +275,15 @@ class DashboardApp(App[None]):
             offered=[self._labelled(action) for action in ACTIONS if self.offers(action)],
             badges=list(self._badges()),
             beside_tabs=paused_at,
+            place=self.replay.line() if self.replay else None,
         )
 
     def _badges(self) -> Iterator[Cell]:
         if self.lost_error is not None:
             yield Cell("SOURCE LOST", "alarm")
-        if self.controls is None:
+        if (recording := self.recording.badge()) is not None:
+            yield recording
+        if self.controls is None and self.replay is None:
             yield Cell("READ-ONLY", "badge")
         if self.paused:
             yield Cell("PAUSED", "badge")
@@ -281,6 +294,8 @@ class DashboardApp(App[None]):
         """Return `action` under the name of what it would do now."""
         if action.id == "pause" and self.paused:
             return replace(action, label="resume")
+        if action.id == "record" and self.recording.under_way:
+            return replace(action, label="end recording")
         return action
 
     def _toggle_pause(self) -> None:
@@ -293,6 +308,10 @@ class DashboardApp(App[None]):
             self.push_screen(LimitsDialog(self.controls, self.picture.snapshot))
 
     def _open_help(self) -> None:
-        possible = [action for action in ACTIONS if self.controls is not None or not action.writes]
+        possible = [
+            action
+            for action in ACTIONS
+            if (self.controls is not None or not action.writes) and self._fits(action)
+        ]
         sections = chrome.help_sections(possible, self.main.panes.values())
         self.push_screen(HelpScreen(sections, self._notes))

@@ -40,6 +40,8 @@ _VERBS = {
     "classes": "shaping",
     "count-sent": "shaping",
     "reload": "reloading",
+    "record": "recording",
+    "replay": "recording",
     "doctor": "doctor",
     "man": "manual",
     "completion": "manual",

@@ -31,7 +31,6 @@ from ebpftop.control import policy as policies
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.sweeping import Sweeper
 from ebpftop.errors import EbpftopError
-from ebpftop.filtering import Filter
 from ebpftop.format import UNKNOWN, bits_rate_unit, count, duration, rate_text
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
@@ -146,26 +145,18 @@ def _measure(
 def _report(
     snapshot: Snapshot, told: list[Event], traffic: labs.TrafficReport, seconds: float
 ) -> dict[str, Any]:
-    everything = Filter.parse("", report.TOP_FIELDS)
-    rows = report.chosen_sources(snapshot, sort="packets", count=None, only=everything)
-    top = report.top(snapshot, rows.tolist())
-    attacker = next((row for row in top if row["address"] == traffic.flood.address), None)
-    blocks = report.blocks(snapshot)
+    answer = report.everything(snapshot, told)
+    attacker = next((row for row in answer["top"] if row["address"] == traffic.flood.address), None)
     return {
         "seconds": seconds,
-        "status": report.status(snapshot, snapshot.interfaces[0].name),
-        "top": top,
-        "blocks": blocks,
-        "allowed": report.allowed(snapshot),
-        "events": report.events(told),
-        "classes": report.classes(snapshot),
+        **answer,
         "download": asdict(traffic.download),
         "clients": [asdict(client) for client in traffic.clients],
         "flood": {
             **asdict(traffic.flood),
             "received_packets": attacker["packets"] if attacker else 0,
             "dropped_packets": attacker["dropped"] if attacker else 0,
-            "blocked": any(b["address"] == traffic.flood.address for b in blocks),
+            "blocked": any(b["address"] == traffic.flood.address for b in answer["blocks"]),
         },
     }
 

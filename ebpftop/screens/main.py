@@ -50,6 +50,7 @@ class MainScreen(Screen[None]):
         self._header = Bar(css_id="header")
         self._tabs = Bar(pinned="left", css_id="tabs")
         self._banner = Static(id="lost", markup=False)
+        self._place = Bar(pinned="left", css_id="place")
         self._footer = Bar(css_id="footer")
 
     def compose(self) -> ComposeResult:
@@ -59,13 +60,14 @@ class MainScreen(Screen[None]):
         yield self._banner
         with ContentSwitcher(initial=self.pane.NAME, id="panes"):
             yield from self.panes.values()
+        yield self._place
         yield self._footer
         words = f"ebpftop needs a terminal of {SMALLEST[0]}x{SMALLEST[1]} or more. q quits"
         yield Static(words, id="too-small", markup=False)
 
     def on_mount(self) -> None:
         """Give the first pane the focus."""
-        self._banner.display = False
+        self._banner.display = self._place.display = False
         self.pane.enter()
 
     def open_pane(self, name: str, picture: Picture | None) -> None:
@@ -90,6 +92,7 @@ class MainScreen(Screen[None]):
         offered: Sequence[Action],
         badges: Sequence[Cell],
         beside_tabs: Sequence[Cell],
+        place: tuple[Sequence[Cell], Sequence[Cell]] | None = None,
     ) -> None:
         """Draw the header, the tabs and the footer.
 
@@ -99,6 +102,7 @@ class MainScreen(Screen[None]):
             offered: What can be done here and now.
             badges: What the header says besides.
             beside_tabs: What stands at the right of the tabs; empty for the pane's own summary.
+            place: Where in a recording we are; None on an instance.
         """
         snapshot = picture.snapshot if picture else None
         header = chrome.identity(self._names, snapshot, interval_s=interval_s, badges=badges)
@@ -106,5 +110,8 @@ class MainScreen(Screen[None]):
         switches = [action for action in ACTIONS if action.opens]
         tabs = list(chrome.tabs(switches, self.pane.NAME))
         self._tabs.show(tabs, beside_tabs or self.pane.summary())
+        self._place.display = place is not None
+        if place is not None:
+            self._place.show(*place)
         typing = self.pane.typing_keys()
         self._footer.show(*((typing, ()) if typing else chrome.footer(offered)))

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -16,6 +17,9 @@ from ebpftop.model import Event, Snapshot
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.history import History
 from ebpftop.widgets.cells import Cell
+
+KEPT_EVENTS = 200
+"""Events that a picture holds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +36,35 @@ class Picture:
     """Events since the dashboard opened that were overwritten before they were read."""
     classes: ClassHistory = field(default_factory=ClassHistory)
     """What came of each traffic class in the last minute."""
+
+    @classmethod
+    def after(
+        cls,
+        before: Picture | None,
+        snapshot: Snapshot,
+        happened: Iterable[Event],
+        missed_events: int,
+    ) -> Picture:
+        """Return the picture that a snapshot makes of the one before it.
+
+        Args:
+            before: The picture before; None for the first.
+            snapshot: What is now.
+            happened: What happened since, oldest first: more than the snapshot tells where
+                others before it were passed over.
+            missed_events: How many events since were overwritten before they were read.
+        """
+        if before is None:
+            before = cls(snapshot, History(), (), 0)
+        events = deque(before.events, KEPT_EVENTS)
+        events.extendleft(happened)
+        return cls(
+            snapshot,
+            before.history.extended(snapshot),
+            tuple(events),
+            before.missed_events + missed_events,
+            before.classes.extended(snapshot),
+        )
 
 
 class Pane(Vertical):

@@ -120,9 +120,14 @@ class TickEncoder:
 
 
 class TickDecoder:
-    """Reads what a `TickEncoder` wrote, in the same order from any key tick on."""
+    """Reads what a `TickEncoder` wrote, in the same order from any key tick on.
 
-    def __init__(self) -> None:
+    Args:
+        only: The tables that are wanted; the others are read as empty. None is all.
+    """
+
+    def __init__(self, only: frozenset[str] | None = None) -> None:
+        self._only = only
         self._values: dict[str, Any] = {}
         self._columns: dict[str, dict[str, NDArray[Any]]] = {}
 
@@ -168,7 +173,7 @@ class TickDecoder:
         columns: dict[str, dict[str, NDArray[Any]]] = {}
         for name, table in shape().tables.items():
             tick = getattr(written, name)
-            if tick is None:
+            if tick is None or (self._only is not None and name not in self._only):
                 found[name] = None if table.optional else table.kind.empty()
                 continue
             before = self._columns.get(name, {})
