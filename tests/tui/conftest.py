@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.tui.fakes import FakeControls
+from tests.tui.recorded import RecordedLab
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +27,9 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def controls() -> FakeControls:
     """Return controls that remember what they were asked."""
     return FakeControls()
+
+
+@pytest.fixture(scope="session")
+def recorded() -> RecordedLab:
+    """Return the recording of the lab under the demo's traffic."""
+    return RecordedLab()
