@@ -296,7 +296,7 @@ class DashboardApp(App[None]):
             return replace(action, label="resume")
         if action.id == "record" and self.recording.under_way:
             return replace(action, label="end recording")
-        return action
+        return self.replay.labelled(action) if self.replay else action
 
     def _toggle_pause(self) -> None:
         self.paused = not self.paused

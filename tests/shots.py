@@ -37,6 +37,7 @@ def _save(app: DashboardApp, folder: Path, name: str) -> None:
 async def _draw(lab: RecordedLab, size: tuple[int, int], folder: Path, suffix: str) -> None:
     """Draw the panes as an operator had them who watched the lab."""
     async with lab.dashboard(size=size, controls=FakeControls()) as running:
+        running.app.sampler.interval_s = 1.0
         for name, keys in PICTURES.items():
             await running.press(*keys)
             # A dialog learns in another thread whether its target is guarded.

@@ -40,32 +40,41 @@ def record(iface: str, path: Path, seconds: float | None) -> None:
 
     FILE must not exist. It holds addresses, so only its owner can read it.
     """
-    done = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: done.set())
     instance = watched(iface)
+    try:
+        writer = TapeWriter(path, instance.describe())
+    except BaseException:
+        instance.close()
+        raise
+    try:
+        error = _record(LiveSource(instance), writer, seconds)
+    finally:
+        writer.close()
+    click.echo(f"{printable(str(path))}: {writer.ticks:,} ticks, {size(writer.size_bytes)}")
+    if error:
+        raise error
+
+
+def _record(source: LiveSource, writer: TapeWriter, seconds: float | None) -> EbpftopError | None:
+    """Record until the time is over or a signal tells us to end; returns what ended it earlier."""
+    done = threading.Event()
     failures: list[EbpftopError] = []
 
     def lost(error: EbpftopError) -> None:
         failures.append(error)
         done.set()
 
-    try:
-        writer = TapeWriter(path, instance.describe())
-    except BaseException:
-        instance.close()
-        raise
-    sampler = Sampler(LiveSource(instance), INTERVAL_S, writer.write, lost)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: done.set()) for number in signals}
+    sampler = Sampler(source, INTERVAL_S, writer.write, lost)
     try:
         sampler.start()
         done.wait(seconds)
     finally:
         sampler.stop()
-        writer.close()
-    name = printable(str(path))
-    click.echo(f"{name}: {writer.ticks:,} ticks, {size(writer.size_bytes)}")
-    if failures:
-        raise failures[0]
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return failures[0] if failures else None
 
 
 @click.command()

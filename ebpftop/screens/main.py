@@ -51,6 +51,7 @@ class MainScreen(Screen[None]):
         self._tabs = Bar(pinned="left", css_id="tabs")
         self._banner = Static(id="lost", markup=False)
         self._place = Bar(pinned="left", css_id="place")
+        self._place.display = False
         self._footer = Bar(css_id="footer")
 
     def compose(self) -> ComposeResult:
@@ -67,7 +68,7 @@ class MainScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Give the first pane the focus."""
-        self._banner.display = self._place.display = False
+        self._banner.display = False
         self.pane.enter()
 
     def open_pane(self, name: str, picture: Picture | None) -> None:

@@ -186,7 +186,7 @@ class Player(threading.Thread):
             picture = self._picture_at(wanted)
         with self._changed:
             self._tick, self._picture = wanted, picture
-            self.interval_s = picture.snapshot.interval_s or 0.0
+            self.interval_s = round(picture.snapshot.interval_s or 0.0, 1)
             playback = self._playback()
         self._deliver(picture, playback)
 

@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from textual.app import App
@@ -14,6 +15,7 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input, Static
 
+from ebpftop.actions import Action
 from ebpftop.errors import UsageError
 from ebpftop.format import parse_duration
 from ebpftop.model import Clock, Snapshot
@@ -58,6 +60,13 @@ class Replay:
             "to-end": partial(player.go_to, math.inf),
             "go-to": self._open_dialog,
         }
+
+    def labelled(self, action: Action) -> Action:
+        """Return `action` under the name of what it would do now."""
+        if action.id == "play" and self.playback is not None and self.playback.playing:
+            return replace(action, label="stand still")
+        # One key for one thing is enough for the footer; both work.
+        return replace(action, in_footer=False) if action.id == "pause" else action
 
     def line(self) -> tuple[Sequence[Cell], Sequence[Cell]]:
         """Return where we are, for the left and the right of a line."""
