@@ -20,6 +20,7 @@ from ebpftop.sources.recording import (
     TapeWriter,
     shapes,
 )
+from tests.bench import recording as bench
 from tests.tui.fakes import attack, many_sources, snapshot
 from tests.unit.invented import Inventor, differences
 from tests.unit.taping import SMALL, record, record_small
@@ -169,6 +170,11 @@ def test_a_tick_that_fails_is_left_out_and_the_next_does_not_build_on_it(
 
     tape = Tape(path)
     assert [differences(attack(n), tape.tick(i)) for i, n in enumerate((0, 2))] == [[], []]
+
+
+def test_an_hour_of_ten_thousand_sources_takes_less_than_fifty_megabytes() -> None:
+    # Two key ticks in two minutes are twice as many as an hour has for its length.
+    assert float(str(bench.hour(ticks=121)["MB_an_hour"])) < 50
 
 
 def test_empty_tables_come_back(tmp_path: Path) -> None:
