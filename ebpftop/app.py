@@ -82,6 +82,7 @@ class DashboardApp(App[None]):
         self._notes = [printable(note, _MAX_WORDS) for note in (*why, *notices)]
         # Snapshots replace each other in the queue; what happened meanwhile must not get lost.
         self._arrived: deque[tuple[Sequence[Event], int]] = deque()
+        self._source = source
         player = None
         if isinstance(source, RecordingSource):
             player = Player(source, self._play, self._lose)
@@ -265,6 +266,7 @@ class DashboardApp(App[None]):
 
     def _show_chrome(self) -> None:
         """Draw the header, the tabs and the footer as they must be now."""
+        self._ask_for(self.main.pane.wants)
         paused_at = []
         if self.paused and self.shown is not None:
             at = chrome.wall_time(self.shown.snapshot).text
@@ -277,6 +279,12 @@ class DashboardApp(App[None]):
             beside_tabs=paused_at,
             place=self.replay.line() if self.replay else None,
         )
+
+    def _ask_for(self, parts: frozenset[str]) -> None:
+        """Let the source read what the pane in sight needs, and no more."""
+        if parts != self._source.wants:
+            self._source.wants = parts
+            self.sampler.sample_now()
 
     def _badges(self) -> Iterator[Cell]:
         if self.lost_error is not None:

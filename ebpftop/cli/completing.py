@@ -6,10 +6,8 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from ebpftop.format import printable
-
 
 def complete_interface(_context: Any, _parameter: Any, incomplete: str) -> list[str]:
     """Return the network interfaces whose names begin with what was typed, as click asks it."""
     names = sorted(name for _, name in socket.if_nameindex())
-    return [name for name in names if name.startswith(incomplete) and printable(name) == name]
+    return [name for name in names if name.startswith(incomplete) and name.isprintable()]

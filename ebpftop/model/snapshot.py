@@ -10,6 +10,7 @@ from typing import Literal
 from ebpftop.model.addresses import Prefix
 from ebpftop.model.balancing import Backends, Connections, Vips
 from ebpftop.model.columns import Clock
+from ebpftop.model.inspection import Inspection
 from ebpftop.model.protection import Allowed, Blocks, Limits, Sent, Sources
 from ebpftop.model.shaping import Classes
 
@@ -180,3 +181,5 @@ class Snapshot:
     """Where it goes."""
     connections: Connections | None = None
     """The flows; None where they were not asked for."""
+    inspection: Inspection | None = None
+    """What a close look found; None where nobody asked for one."""

@@ -16,6 +16,7 @@ from ebpftop.control import Controls
 from ebpftop.model import Event, Snapshot
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.history import History
+from ebpftop.screens.source_history import SourceHistory
 from ebpftop.widgets.cells import Cell
 
 KEPT_EVENTS = 200
@@ -36,6 +37,8 @@ class Picture:
     """Events since the dashboard opened that were overwritten before they were read."""
     classes: ClassHistory = field(default_factory=ClassHistory)
     """What came of each traffic class in the last minute."""
+    sources: SourceHistory = field(default_factory=SourceHistory)
+    """What those who send most sent in the last minute."""
 
     @classmethod
     def after(
@@ -64,6 +67,7 @@ class Picture:
             tuple(events),
             before.missed_events + missed_events,
             before.classes.extended(snapshot),
+            before.sources.extended(snapshot),
         )
 
 
@@ -105,6 +109,11 @@ class Pane(Vertical):
     def typing_keys(self) -> Sequence[Cell]:
         """Return the keys that work while it takes text; empty while it does not."""
         return ()
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """What the source must read for it while it is in sight, as `Source.wants` says."""
+        return frozenset()
 
     @property
     def filter_text(self) -> str:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from ebpftop.errors import EbpftopError
 from ebpftop.model import Clock
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.source_history import KEPT_S, SourceHistory
 from ebpftop.sources.recording import RecordingSource, Tape
 
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """How many seconds of the recording may pass in one of ours."""
 
 _KEEP_EVERY = 60
-"""Ticks from one picture that is kept to the next: what a step back has to read again."""
+"""Ticks from one picture that is kept to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,29 +193,27 @@ class Player(threading.Thread):
 
     def _picture_at(self, wanted: int) -> Picture:
         """Return the picture of a tick, from one before it and what happened in between."""
-        start, picture = -1, None
-        if self._picture is not None and self._tick <= wanted:
-            start, picture = self._tick, self._picture
-        if picture is not None and start == wanted:
-            return picture
-        kept = wanted - 1 - (wanted - 1) % _KEEP_EVERY
-        while kept > start and kept not in self._kept:
-            kept -= _KEEP_EVERY
-        if kept > start and kept in self._kept:
-            start, picture = kept, self._kept[kept]
-        for number in range(start + 1, wanted):
-            passed = self._tape.glance(number)
+        if self._picture is not None and self._tick == wanted:
+            return self._picture
+        # What each source sent is kept for so long: before that, glances will do.
+        since = self._tape.at_offset(self._tape.offset_s(wanted) - KEPT_S) - 1
+        start, picture = self._before(wanted, since)
+        for number in range(start + 1, wanted + 1):
+            read = self._tape.glance if number < since else self._tape.tick
+            passed = read(number)
             picture = Picture.after(picture, passed, passed.events, passed.missed_events)
-            self._keep(number, picture)
-        snapshot = self._tape.tick(wanted)
-        picture = Picture.after(picture, snapshot, snapshot.events, snapshot.missed_events)
-        self._keep(wanted, picture)
+            if number % _KEEP_EVERY == 0 and number not in self._kept:
+                short = self._tape.glance(number)
+                self._kept[number] = replace(picture, snapshot=short, sources=SourceHistory())
+        assert picture is not None
         return picture
 
-    def _keep(self, number: int, picture: Picture) -> None:
-        """Keep what came before some of the ticks, without their long tables."""
-        if number % _KEEP_EVERY == 0 and number not in self._kept:
-            self._kept[number] = replace(picture, snapshot=self._tape.glance(number))
+    def _before(self, wanted: int, since: int) -> tuple[int, Picture | None]:
+        """Return a picture to go on from: the present one, or one kept from before `since`."""
+        kept = max((number for number in self._kept if number < since), default=-1)
+        if self._picture is not None and kept <= self._tick < wanted:
+            return self._tick, self._picture
+        return kept, self._kept.get(kept)
 
     def _playback(self) -> Playback:
         tape = self._tape

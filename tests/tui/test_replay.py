@@ -22,6 +22,7 @@ from ebpftop.screens.replay import offset_of
 from ebpftop.sources.recording import RecordingSource, Tape, TapeWriter, frames
 from tests.tui.driving import Dashboard
 from tests.tui.fakes import START_NS, START_S, FakeSource, attack, rates
+from tests.unit.invented import differences
 
 TICKS = 200
 
@@ -89,6 +90,8 @@ def assert_as_live(running: Dashboard, second: int) -> None:
         assert np.array_equal(shown.history.pps[name], pps)
     assert shown.history.peak_pps == wanted.history.peak_pps
     assert list(shown.events) == list(wanted.events)
+    assert differences(wanted.classes, shown.classes) == []
+    assert differences(wanted.sources, shown.sources) == []
 
 
 async def test_it_plays_by_itself_to_the_end_and_stands_there(tmp_path: Path) -> None:

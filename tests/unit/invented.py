@@ -64,7 +64,7 @@ class Inventor:
         if origin is Sequence:
             return [self.value(inner[0], name) for _ in range(self._rows)]
         if origin is Mapping:
-            keys = (*model.VERDICTS, "another")
+            keys = (1, 2, 70_000) if inner[0] is int else (*model.VERDICTS, "another")
             return {key: self.value(inner[1], name) for key in keys}
         return self._plain(hint, name)
 

@@ -18,6 +18,8 @@ class RecordingSource:
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
         """The recording."""
+        self.wants: frozenset[str] = frozenset()
+        """Nothing comes of it: a recording has what was read when it was made."""
         self._next = 0
 
     def snapshot(self) -> Snapshot:
