@@ -112,12 +112,15 @@ def test_a_signal_ends_a_recording_and_it_is_whole(
     stage: Stage, tmp_path: Path, number: int
 ) -> None:
     path = tmp_path / "r"
-    process = child("record", IFACE, str(path))
+    sudo = {"SUDO_UID": "65534", "SUDO_GID": "65534"}
+    process = child("record", IFACE, str(path), env={**os.environ, **sudo})
     until(lambda: path.exists() and path.stat().st_size > 500)
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=20)
 
     assert (process.returncode, err) == (0, "")
+    # AND who recorded with sudo can replay without
+    assert (path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (65_534, 0o600)
     tape = Tape(path)
     assert tape.damage is None
     assert f"{len(tape)} ticks" in out

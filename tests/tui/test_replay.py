@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +21,9 @@ from ebpftop.model import Clock, Snapshot
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.replay import offset_of
 from ebpftop.sources.recording import RecordingSource, Tape, TapeWriter, frames
-from tests.tui.driving import Dashboard
-from tests.tui.fakes import START_NS, START_S, FakeSource, attack, rates
-from tests.unit.invented import differences
+from tests.tui.driving import Dashboard, steers_terminal
+from tests.tui.fakes import HOSTILE, START_NS, START_S, FakeSource, attack, rates
+from tests.unit.invented import WORDS, Inventor, differences
 
 TICKS = 200
 
@@ -263,6 +264,37 @@ async def test_leaving_ends_the_thread_and_closes_the_file(path: Path) -> None:
         assert [t for t in threading.enumerate() if t.name == "ebpftop-player"]
         await running.press("q")
     assert not [t for t in threading.enumerate() if t.name == "ebpftop-player"]
+
+
+class HostileInventor(Inventor):
+    """Makes up snapshots whose every text steers a terminal, if it can."""
+
+    def _plain(self, hint: type, name: str) -> Any:
+        made = super()._plain(hint, name)
+        return HOSTILE if hint is str and name not in WORDS else made
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_hostile_recordings_are_drawn_and_never_obeyed(tmp_path: Path, seed: int) -> None:
+    writer = TapeWriter(tmp_path / "hostile", HOSTILE)
+    for number in range(3):
+        made = HostileInventor(seed + number).snapshot(number)
+        made.blocks.reason[:] = HOSTILE
+        writer.write(made)
+    writer.close()
+    tape = Tape(tmp_path / "hostile")
+    app = DashboardApp(RecordingSource(tape), title=tape.title)
+    async with app.run_test(size=(160, 50), notifications=True) as pilot:
+        running = Dashboard(app, pilot, FakeSource())
+        await running.until(lambda: app.shown is not None)
+        drawn = ""
+        for action in ACTIONS:
+            if action.opens:
+                await running.press(action.keys[0], "down")
+                drawn += running.text
+                assert not steers_terminal(running.text.replace("\n", ""))
+        assert app.lost_error is None
+        assert "[/b][red]" in drawn
 
 
 @pytest.mark.parametrize("size", [(60, 15), (80, 24), (250, 70)])

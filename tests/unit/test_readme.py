@@ -25,6 +25,7 @@ def test_the_policy_of_the_readme_is_a_right_one_and_names_every_key(tmp_path: P
         ("limits", config.LimitPolicy), ("protection", config.ProtectionPolicy),
         ("access", config.AccessPolicy), ("capacity", config.CapacityPolicy),
         ("shaping", config.ShapingPolicy), ("[class]", config.ClassPolicy),
+        ("recording", config.RecordingPolicy),
     ):  # fmt: skip
         text = example[1].partition(f"[{section}]")[2].partition("\n[")[0]
         for key in kind.__struct_encode_fields__:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class TapeWriter:
             raise KernelRefusedError(
                 f"{self._name} cannot be made, {error.strerror or error}"
             ) from None
+        _give_to_who_ran_sudo(self._fd)
         head = msgspec.msgpack.encode(Head(SCHEMA, __version__, title))
         self._append(MAGIC + framed(HEAD, head, Clock(0, 0.0)))
 
@@ -96,3 +98,11 @@ class TapeWriter:
                 "what was recorded before can be replayed",
             ) from None
         self.size_bytes += len(octets)
+
+
+def _give_to_who_ran_sudo(fd: int) -> None:
+    """Let those who record with sudo replay without it."""
+    owner, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if os.geteuid() == 0 and owner.isdecimal() and group.isdecimal():
+        with contextlib.suppress(OSError):  # some file systems have no owners
+            os.fchown(fd, int(owner), int(group))
