@@ -7,6 +7,7 @@ import contextlib
 import resource
 import zlib
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,14 @@ from ebpftop.sources.recording import (
     frames,
     shapes,
 )
-from ebpftop.sources.recording.numbers import DamagedError, folded, pack, unfolded, unpack
+from ebpftop.sources.recording.numbers import (
+    DamagedError,
+    folded,
+    pack,
+    pack_places,
+    unfolded,
+    unpack,
+)
 from ebpftop.sources.recording.ticks import TickDecoder, TickEncoder
 from tests.tui.driving import steers_terminal
 from tests.tui.fakes import HOSTILE
@@ -289,12 +297,58 @@ def test_columns_that_point_to_nothing_are_refused(table: str, column: str, valu
         TickDecoder().decode(TickEncoder().encode(made, key=True), key=True)
 
 
+def test_rates_that_are_no_number_are_unknown() -> None:
+    made = Inventor(0).snapshot()
+    made.sources.pps[1:4] = np.inf, -np.inf, 1e300
+    encoder, decoder = TickEncoder(), TickDecoder()
+    tick = decoder.decode(encoder.encode(made, key=True), key=True)
+
+    assert np.isnan(tick.sources.pps[:4]).all()
+    assert tick.sources.pps[4:].tolist() == made.sources.pps[4:].tolist()
+    # AND what follows does not suffer from it
+    after = Inventor(3).snapshot(1)
+    assert differences(after, decoder.decode(encoder.encode(after, key=False), key=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [((0, -1), "time runs backwards"), ((0, 2), "a tick of another time")],
+)
+def test_ticks_that_are_not_from_when_they_say_are_refused(
+    tmp_path: Path, seconds: tuple[int, int], words: str
+) -> None:
+    path = hostile_file(tmp_path / "r", [])
+    parts = [path.read_bytes()]
+    for number, second in enumerate(seconds):
+        clock = Clock(10**15 + second * 10**9, 1.7e9 + second)
+        parts.append(frames.framed(frames.DELTA if number else frames.KEY, GOOD[number], clock))
+    path.write_bytes(b"".join(parts))
+
+    tape = Tape(path)
+    with contextlib.suppress(EbpftopError):
+        tape.tick(len(tape) - 1)
+    assert len(tape) == 1
+    assert words in str(tape.damage)
+
+
 def test_tables_of_uneven_columns_are_refused() -> None:
     made = Inventor(0).snapshot()
     uneven = replace(made, classes=replace(made.classes, keys=made.classes.keys[:-1]))
 
     with pytest.raises(DamagedError, match="classes has a row without keys"):
         TickDecoder().decode(TickEncoder().encode(uneven, key=True), key=True)
+
+
+@contextlib.contextmanager
+def memory_limit() -> Iterator[None]:
+    """Let this process take 200 MB more than it has, and no more."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def bombs() -> dict[str, bytes]:
@@ -317,22 +371,36 @@ def bombs() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", bombs())
 def test_a_small_file_cannot_make_a_large_process(tmp_path: Path, name: str) -> None:
     path = hostile_file(tmp_path / "bomb", [bombs()[name]])
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20), hard))
-    try:
-        with pytest.raises(KernelRefusedError, match="is damaged"):
-            Tape(path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    with memory_limit(), pytest.raises(KernelRefusedError, match="is damaged"):
+        Tape(path)
 
 
 def test_a_body_that_unpacks_to_more_than_it_says_is_refused(tmp_path: Path) -> None:
-    packed = zlib.compress(bytes(64 << 20))
+    packed = zlib.compress(bytes(256 << 20), 1)
     header = frames.HEADER.pack(b"eT", frames.KEY, len(packed), 1000, 10**15, 1.7e9, 0)[:-4]
     checksum = zlib.crc32(packed, zlib.crc32(header)).to_bytes(4, "little")
     path = hostile_file(tmp_path / "bomb", [])
     path.write_bytes(path.read_bytes() + header + checksum + packed)
 
-    with pytest.raises(KernelRefusedError, match="not as long as it says"):
+    with memory_limit(), pytest.raises(KernelRefusedError, match="not as long as it says"):
         Tape(path)
+
+
+def test_rows_that_continue_rows_which_are_not_there_are_refused() -> None:
+    decoder = TickDecoder()
+    decoder.decode(GOOD[0], key=True)
+    others, tables = msgspec.msgpack.decode(GOOD[1])
+    one = np.array([0], np.intp)
+    leap = [1, pack_places(one), pack(np.array([201], np.uint64))]
+    tables["sources"] = [tables["sources"][0], *leap, *tables["sources"][4:]]
+
+    with pytest.raises(DamagedError, match="a row that continues none"):
+        decoder.decode(msgspec.msgpack.encode([others, tables]), key=False)
+
+
+def test_words_that_mean_nothing_are_refused() -> None:
+    made = Inventor(0).snapshot()
+    made.classes.wanted[0] = replace(made.classes.wanted[0], action="guess")  # type: ignore[index]
+
+    with pytest.raises(DamagedError, match="action that means nothing"):
+        TickDecoder().decode(TickEncoder().encode(made, key=True), key=True)
