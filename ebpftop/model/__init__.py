@@ -32,7 +32,14 @@ from ebpftop.model.inspection import (
     ProgramFacts,
 )
 from ebpftop.model.protection import Allowed, Blocks, Limits, Sent, Sources, SourceState
-from ebpftop.model.shaping import DIRECTIONS, SHAPINGS, Classes, ClassKey, TrafficClass
+from ebpftop.model.shaping import (
+    DIRECTIONS,
+    SHAPINGS,
+    Classes,
+    ClassKey,
+    TrafficClass,
+    default_burst,
+)
 from ebpftop.model.snapshot import (
     VERDICTS,
     Count,
@@ -89,4 +96,5 @@ __all__ = [
     "TrafficClass",
     "Vip",
     "Vips",
+    "default_burst",
 ]
