@@ -11,10 +11,17 @@ import pytest
 
 from ebpftop.config import RecordingPolicy, SizeBytes
 from ebpftop.model import Event
+from ebpftop.sources import Sampler
 from ebpftop.sources.recording import Recorder, Tape, TapeWriter, recorder
 from tests.tui.driving import Dashboard, dashboard, steers_terminal
 from tests.tui.fakes import HOSTILE, attack, many_sources, snapshot
 from tests.unit.invented import differences
+
+
+@pytest.fixture(autouse=True)
+def _no_tick_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let snapshots come only when a test asks for one, the second one too."""
+    monkeypatch.setattr(Sampler, "FIRST_INTERVAL_S", 3600.0)
 
 
 def policy(folder: Path, max_bytes: int = 10 << 20) -> RecordingPolicy:
