@@ -12,7 +12,8 @@ PACKAGES := python3-bpfcc python3-venv libbpf1 linux-libc-dev iproute2 util-linu
 BENCH_PACKAGES := xdp-tools nftables iftop btop bpftool wrk nginx-light
 SOURCES := ebpftop tests
 
-.PHONY: help setup demo run test check format lint types contracts bench bench-long shots lock clean
+.PHONY: help setup demo run test check format lint types contracts bench bench-long recording
+.PHONY: shots lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -62,7 +63,10 @@ types: setup
 contracts: setup
 	$(BIN)/lint-imports
 
-shots: setup ## draw the panes on the lab into screenshots/
+recording: setup ## record the lab into tests/data/, for the tests and the pictures
+	$(BIN)/python -m tests.record_lab
+
+shots: setup ## draw the panes on the recording of the lab into screenshots/
 	$(BIN)/python -m tests.shots screenshots
 
 bench: setup ## measure, beside other tools, in ten minutes; ARGS="--only NAME", ARGS=--list

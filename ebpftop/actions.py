@@ -40,6 +40,8 @@ class Action:
     """Where it works; empty for everywhere."""
     opens: str = ""
     """The pane it shows, for an action that switches panes."""
+    replays: bool = False
+    """Whether it moves about in a recording; offered on one and nowhere else."""
     in_footer: bool = True
     """Whether the footer has it among the others: panes are on their tabs, help and quit pinned."""
 
@@ -58,7 +60,10 @@ class Action:
         return not self.panes or pane in self.panes
 
 
-_KEY_LABELS = {"escape": "Esc", "enter": "Enter", "ctrl+l": "^L", "ctrl+c": "^C", "f1": "F1"}
+_KEY_LABELS = {
+    "escape": "Esc", "enter": "Enter", "ctrl+l": "^L", "ctrl+c": "^C", "f1": "F1",
+    "space": "Space", "comma": ",",
+}  # fmt: skip
 
 _LISTS = (TALKERS, BLOCKS, CONNECTIONS)
 _ON_SOURCES = (TALKERS, BLOCKS)
@@ -183,10 +188,22 @@ ACTIONS: tuple[Action, ...] = (
         "look-at", ("enter",), "details", "All that is known of the selected source",
         panes=(TALKERS,),
     ),
+    Action("play", ("space",), "play", "Stand still, or play on from here", replays=True),
+    Action("step", (".",), "step", "Stand still, one tick further on", replays=True),
+    Action("step-back", ("comma",), "back", "Stand still, one tick back", replays=True),
+    Action("rewind", ("[",), "-10s", "Go back ten seconds", replays=True),
+    Action("forward", ("]",), "+10s", "Go on ten seconds", replays=True),
+    Action("slower", ("<",), "slower", "Play at half the speed, down to a quarter", replays=True),
+    Action("faster", (">",), "faster", "Play at double the speed, up to 16 times", replays=True),
+    Action("to-start", ("{",), "start", "Go to the first tick", replays=True),
+    Action("to-end", ("}",), "end", "Go to the last tick", replays=True),
+    Action("go-to", ("@",), "go to", "Go to a time of day, or so long after the start",
+           replays=True),
     Action("filter", ("/",), "filter", "Show only the rows that match an expression", panes=_LISTS),
     Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_LISTS),
     Action("sort", ("s",), "sort", "Sort by the next column", panes=_LISTS),
     Action("pause", ("p",), "pause", "Freeze the display; data is still collected"),
+    Action("record", ("R",), "record", "Record what is shown to a file, or end the recording"),
     Action("limits", ("l",), "limits", "Change the limits that hold for every source", writes=True),
     Action(
         "allow", ("a",), "allow", "Let the selected source pass whatever it sends",

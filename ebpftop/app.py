@@ -13,17 +13,18 @@ from time import monotonic
 from textual.app import App, SystemCommand
 from textual.binding import BindingsMap
 from textual.filter import LineFilter
-from textual.message import Message
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from ebpftop import actions
 from ebpftop.actions import Action
+from ebpftop.config import RecordingPolicy
 from ebpftop.config.dashboard import DashboardSettings
 from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError
 from ebpftop.format import printable
 from ebpftop.model import Event, Snapshot
-from ebpftop.screens import chrome
+from ebpftop.screens import chrome, messages
 from ebpftop.screens.alerts import kinds
 from ebpftop.screens.cost import OwnCost
 from ebpftop.screens.dialog import Dialog
@@ -32,9 +33,13 @@ from ebpftop.screens.history import UNITS
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Pane, Picture
+from ebpftop.screens.player import Playback, Player
+from ebpftop.screens.recording import Recording
+from ebpftop.screens.replay import Replay
 from ebpftop.screens.source_screen import SourceScreen
 from ebpftop.sources import Sampler, Source
 from ebpftop.sources.names import Names
+from ebpftop.sources.recording import RecordingSource
 from ebpftop.widgets.cells import Cell
 from ebpftop.widgets.plain import PlainFilter
 
@@ -59,38 +64,13 @@ class DashboardApp(App[None]):
         read_only_reason: Why it may only watch.
         notices: What the operator should know from the start, in sentences.
         settings: How it looks and is worked.
+        recording: Where its own recordings go.
 
     Raises:
         UsageError: The settings give a key to an action that is none, or to two.
     """
 
     CSS_PATH = "app.tcss"
-
-    class SnapshotReady(Message, bubble=False):
-        """There is a new snapshot; one that waits behind a slow terminal is skipped."""
-
-        def __init__(self, snapshot: Snapshot) -> None:
-            super().__init__()
-            self.snapshot = snapshot
-
-        def can_replace(self, message: Message) -> bool:
-            """Say that of two in a row only the later one matters."""
-            return isinstance(message, DashboardApp.SnapshotReady)
-
-    class SourceLost(Message, bubble=False):
-        """There will be no more snapshots."""
-
-        def __init__(self, error: EbpftopError) -> None:
-            super().__init__()
-            self.error = error
-
-    class Attempted(Message, bubble=False):
-        """An act is over."""
-
-        def __init__(self, attempt: Dialog.Attempt, error: EbpftopError | None) -> None:
-            super().__init__()
-            self.attempt = attempt
-            self.error = error
 
     def __init__(
         self,
@@ -102,6 +82,7 @@ class DashboardApp(App[None]):
         read_only_reason: str = "",
         notices: Sequence[str] = (),
         settings: DashboardSettings | None = None,
+        recording: RecordingPolicy | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings or DashboardSettings()
@@ -131,7 +112,14 @@ class DashboardApp(App[None]):
         # Snapshots replace each other in the queue; what happened meanwhile must not get lost.
         self._arrived: deque[tuple[Sequence[Event], int]] = deque()
         self._source = source
-        self.sampler = Sampler(source, interval_s, self._deliver, self._lose)
+        player = None
+        if isinstance(source, RecordingSource):
+            player = Player(source, self._play, self._lose)
+        self.sampler = player or Sampler(source, interval_s, self._deliver, self._lose)
+        self.replay = Replay(self, player) if player else None
+        """What moves about in the recording; None on an instance."""
+        self.recording = Recording(self.sub_title, recording or RecordingPolicy(), self._tell)
+        """The recording that is made of what is shown."""
         self.main = MainScreen(self.sub_title, controls)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
@@ -154,13 +142,20 @@ class DashboardApp(App[None]):
         await asyncio.to_thread(self.sampler.stop)
         if self.names is not None:
             await asyncio.to_thread(self.names.stop)
+        await asyncio.to_thread(self.recording.close)
 
     def offers(self, action: Action) -> bool:
         """Whether `action` can be done here and now."""
         if action.writes and (self.controls is None or self.lost_error is not None):
             return False
+        if not self._fits(action):
+            return False
         pane = self.main.pane
         return action.works_in(pane.NAME) and (not action.panes or pane.can(action.id))
+
+    def _fits(self, action: Action) -> bool:
+        """Whether `action` is one for a recording or for an instance, whichever this is."""
+        return not action.replays if self.replay is None else action.id != "record"
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Withhold what is not offered from the keys."""
@@ -193,6 +188,7 @@ class DashboardApp(App[None]):
         """Return what is done for each action that works everywhere, by its id."""
         return {
             "pause": self._toggle_pause,
+            "record": self.recording.toggle,
             "limits": self._open_limits,
             "names": self._toggle_names,
             "unit": self._change_unit,
@@ -201,26 +197,31 @@ class DashboardApp(App[None]):
             "redraw": partial(self.refresh, layout=True),
             "help": self._open_help,
             "quit": self.exit,
+            **(self.replay.acts() if self.replay else {}),
         }
 
-    def on_dashboard_app_snapshot_ready(self, message: SnapshotReady) -> None:
+    def on_snapshot_ready(self, message: messages.SnapshotReady) -> None:
         """Take in a snapshot, and draw it unless the display is paused."""
-        before = kinds(self.picture)
-        self.picture = self._continued(message.snapshot)
-        if self.settings.bell and kinds(self.picture) - before:
-            self.bell()
-        if not self._looked_at and monotonic() - self._drawn_s < _UNSEEN_S:
-            return
-        self._drawn_s = monotonic()
-        self._cost = self._own_cost.words(message.snapshot)
-        with self.batch_update():
-            for screen in self.screen_stack:
-                if isinstance(screen, Dialog):
-                    screen.show(message.snapshot)
-                elif isinstance(screen, SourceScreen):
-                    screen.show(self.picture)
-            if not self.paused:
-                self._show_latest()
+        happened: list[Event] = []
+        missed = 0
+        while self._arrived:
+            events, overwritten = self._arrived.popleft()
+            happened.extend(events)
+            missed += overwritten
+        self._take_in(Picture.after(self.picture, message.snapshot, happened, missed))
+
+    def on_played(self, message: messages.Played) -> None:
+        """Take in another tick of a recording."""
+        assert self.replay is not None
+        self.replay.playback = message.playback
+        self._take_in(message.picture)
+
+    def on_told(self, message: messages.Told) -> None:
+        """Say what ended by itself."""
+        severity: SeverityLevel = "warning" if message.bad else "information"
+        words = printable(message.words, _MAX_WORDS)
+        self.notify(words, severity=severity, timeout=_NOTICE_S, markup=False)
+        self._show_chrome()
 
     def on_app_blur(self) -> None:
         """Draw seldom while nobody looks; everything is still taken in."""
@@ -232,7 +233,7 @@ class DashboardApp(App[None]):
         if not self.paused:
             self._show_latest()
 
-    def on_dashboard_app_source_lost(self, message: SourceLost) -> None:
+    def on_source_lost(self, message: messages.SourceLost) -> None:
         """Say that nothing new comes; what was displayed stays."""
         self.lost_error = message.error
         words = f"SOURCE LOST  {printable(str(message.error), _MAX_WORDS)}."
@@ -251,7 +252,7 @@ class DashboardApp(App[None]):
             exit_on_error=False,
         )
 
-    def on_dashboard_app_attempted(self, message: Attempted) -> None:
+    def on_attempted(self, message: messages.Attempted) -> None:
         """Say how the act went; its effect shows in the next snapshot, which is asked for."""
         dialog, said = message.attempt.dialog, printable(message.attempt.said)
         waits = dialog is not None and dialog in self.screen_stack
@@ -278,12 +279,21 @@ class DashboardApp(App[None]):
 
     def _deliver(self, snapshot: Snapshot) -> None:
         """Hand a snapshot to the event loop; runs in the sampler's thread."""
+        self.recording.put(snapshot)
         self._arrived.append((snapshot.events, snapshot.missed_events))
-        self.post_message(self.SnapshotReady(snapshot))
+        self.post_message(messages.SnapshotReady(snapshot))
+
+    def _play(self, picture: Picture, playback: Playback) -> None:
+        """Hand a tick of a recording to the event loop; runs in the player's thread."""
+        self.post_message(messages.Played(picture, playback))
+
+    def _tell(self, words: str, bad: bool) -> None:
+        """Have the operator told; runs in any thread."""
+        self.post_message(messages.Told(words, bad))
 
     def _lose(self, error: EbpftopError) -> None:
         """Tell the event loop that there are no more snapshots; runs in the sampler's thread."""
-        self.post_message(self.SourceLost(error))
+        self.post_message(messages.SourceLost(error))
 
     def _attempt(self, attempt: Dialog.Attempt) -> None:
         """Run an act; runs in a worker's thread."""
@@ -294,12 +304,26 @@ class DashboardApp(App[None]):
             failure = error
         except Exception as error:
             failure = EbpftopError(f"it failed: {error!r}", "this is a fault of ebpftop")
-        self.post_message(self.Attempted(attempt, failure))
+        self.post_message(messages.Attempted(attempt, failure))
 
-    def _continued(self, snapshot: Snapshot) -> Picture:
-        """Return the picture that `snapshot` makes of the one before it."""
-        arrived = [self._arrived.popleft() for _ in range(len(self._arrived))]
-        return (self.picture or Picture(snapshot, unit=self._unit)).followed_by(snapshot, arrived)
+    def _take_in(self, picture: Picture) -> None:
+        """Draw a picture, unless the display is paused or nobody looks."""
+        before = kinds(self.picture)
+        self.picture = replace(picture, unit=self._unit)
+        if self.settings.bell and kinds(picture) - before:
+            self.bell()
+        if not self._looked_at and monotonic() - self._drawn_s < _UNSEEN_S:
+            return
+        self._drawn_s = monotonic()
+        self._cost = self._own_cost.words(picture.snapshot)
+        with self.batch_update():
+            for screen in self.screen_stack:
+                if isinstance(screen, Dialog):
+                    screen.show(picture.snapshot)
+                elif isinstance(screen, SourceScreen):
+                    screen.show(self.picture)
+            if not self.paused:
+                self._show_latest()
 
     def _show_latest(self) -> None:
         if self.picture is not None:
@@ -322,6 +346,7 @@ class DashboardApp(App[None]):
             badges=list(self._badges()),
             beside_tabs=paused_at,
             cost=self._cost,
+            place=self.replay.line() if self.replay else None,
         )
 
     def _ask_for(self, parts: frozenset[str]) -> None:
@@ -333,7 +358,9 @@ class DashboardApp(App[None]):
     def _badges(self) -> Iterator[Cell]:
         if self.lost_error is not None:
             yield Cell("SOURCE LOST", "alarm")
-        if self.controls is None:
+        if (recording := self.recording.badge()) is not None:
+            yield recording
+        if self.controls is None and self.replay is None:
             yield Cell("READ-ONLY", "badge")
         if self.paused:
             yield Cell("PAUSED", "badge")
@@ -346,7 +373,9 @@ class DashboardApp(App[None]):
         """Return `action` under the name of what it would do now."""
         if action.id == "pause" and self.paused:
             return replace(action, label="resume")
-        return action
+        if action.id == "record" and self.recording.under_way:
+            return replace(action, label="end recording")
+        return self.replay.labelled(action) if self.replay else action
 
     def _toggle_pause(self) -> None:
         self.paused = not self.paused
@@ -381,7 +410,9 @@ class DashboardApp(App[None]):
 
     def _open_help(self) -> None:
         possible = [
-            action for action in actions.current() if self.controls is not None or not action.writes
+            action
+            for action in actions.current()
+            if (self.controls is not None or not action.writes) and self._fits(action)
         ]
         sections = chrome.help_sections(possible, self.main.panes.values())
         self.push_screen(HelpScreen(sections, self._notes))

@@ -252,6 +252,30 @@ def events(told: Sequence[Event]) -> list[dict[str, Any]]:
     ]
 
 
+def everything(snapshot: Snapshot, told: Sequence[Event]) -> dict[str, Any]:
+    """Return each list there is; of the demo, and of a recording.
+
+    Args:
+        snapshot: The latest.
+        told: What happened up to it.
+    """
+    rows = chosen_sources(snapshot, sort="packets", count=None, only=Filter.parse("", TOP_FIELDS))
+    iface = next((interface.name for interface in snapshot.interfaces), "")
+    flows = snapshot.connections or Connections.empty()
+    every_flow = Filter.parse("", CONNECTION_FIELDS)
+    flow_rows = chosen_connections(flows, snapshot.clock, count=None, only=every_flow)
+    return {
+        "status": status(snapshot, iface),
+        "top": top(snapshot, rows.tolist()),
+        "blocks": blocks(snapshot),
+        "allowed": allowed(snapshot),
+        "events": events(told),
+        "classes": classes(snapshot),
+        "backends": backends(snapshot),
+        "connections": connections(flows, snapshot.clock, flow_rows.tolist()),
+    }
+
+
 def _whole(value: Any) -> int | None:
     return round(float(value)) if math.isfinite(value) else None
 

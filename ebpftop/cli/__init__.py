@@ -45,6 +45,8 @@ _VERBS = {
     "connections": "balancer_watching",
     "explain": "explaining",
     "reload": "reloading",
+    "record": "recording",
+    "replay": "recording",
     "doctor": "doctor",
     "man": "manual",
     "completion": "manual",

@@ -38,6 +38,8 @@ class Session:
     """Attached by this dashboard."""
     notices: list[str] = field(default_factory=list)
     """What the operator should know from the start."""
+    recording: config.RecordingPolicy = field(default_factory=config.RecordingPolicy)
+    """Where recordings go."""
 
 
 @click.command()
@@ -59,7 +61,7 @@ def run(
     settings_path: Path | None,
 ) -> None:
     """Open the dashboard; attach for as long as it is open, or join what is attached."""
-    _require_terminal()
+    require_terminal("use `ebpftop top` or `ebpftop status` in scripts")
     settings = load_settings(settings_path)
     if read_only:
         reader = find(ifaces[0], read_only=True)
@@ -73,11 +75,14 @@ def run(
     show(session, settings, interval_s=interval_s, keep=keep)
 
 
-def _require_terminal() -> None:
+def require_terminal(remedy: str) -> None:
+    """Refuse to open a dashboard that nobody would see.
+
+    Raises:
+        UsageError: There is no terminal; `remedy` says what to do instead.
+    """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError(
-            "the dashboard needs a terminal", "use `ebpftop top` or `ebpftop status` in scripts"
-        )
+        raise UsageError("the dashboard needs a terminal", remedy)
 
 
 def _left_out(ifaces: Sequence[str], joined: Instance) -> list[str]:
@@ -108,7 +113,8 @@ def join_or_attach(
         ours = True
         if mode == "auto" and any(a.mode == "generic" for a in writer.meta.attachments):
             notices.append("the driver has no native XDP: generic mode, which costs more")
-    return Session(Instance(writer.folder, read_only=False), writer, ours, notices)
+    reader = Instance(writer.folder, read_only=False)
+    return Session(reader, writer, ours, notices, policy.recording)
 
 
 def show(session: Session, settings: DashboardSettings, *, interval_s: float, keep: bool) -> None:
@@ -164,20 +170,21 @@ def _run_app(
         read_only_reason=f"{taken} has control" if taken else "",
         notices=session.notices,
         settings=settings,
+        recording=session.recording,
     )
     if control:
         control.protect()
     if holding:
         holding.start()
     try:
-        asyncio.run(_run_until_told(app))
+        asyncio.run(run_until_told(app))
     finally:
         if holding:
             holding.stop()
     return app.lost_error
 
 
-async def _run_until_told(app: DashboardApp) -> None:
+async def run_until_told(app: DashboardApp) -> None:
     """Run the app; what ends a process, a closed terminal too, ends it as `q` does."""
     loop = asyncio.get_running_loop()
 

@@ -33,11 +33,10 @@ from ebpftop.control import policy as policies
 from ebpftop.control.everything import InstanceControl
 from ebpftop.control.holding import Holding
 from ebpftop.errors import EbpftopError
-from ebpftop.filtering import Filter
 from ebpftop.format import UNKNOWN, bits_rate_unit, count, duration, rate_text
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
-from ebpftop.model import Connections, Event, Prefix, Snapshot
+from ebpftop.model import Event, Prefix, Snapshot
 from ebpftop.sources.balancing import CONNECTIONS
 from ebpftop.sources.live import LiveSource
 
@@ -165,21 +164,11 @@ def _measure(
 def _report(
     snapshot: Snapshot, told: list[Event], traffic: labs.TrafficReport, seconds: float
 ) -> dict[str, Any]:
-    everything = Filter.parse("", report.TOP_FIELDS)
-    rows = report.chosen_sources(snapshot, sort="packets", count=None, only=everything)
-    top = report.top(snapshot, rows.tolist())
-    attacker = next((row for row in top if row["address"] == traffic.flood.address), None)
-    blocks = report.blocks(snapshot)
+    answer = report.everything(snapshot, told)
+    attacker = next((row for row in answer["top"] if row["address"] == traffic.flood.address), None)
     return {
         "seconds": seconds,
-        "status": report.status(snapshot, snapshot.interfaces[0].name),
-        "top": top,
-        "blocks": blocks,
-        "allowed": report.allowed(snapshot),
-        "events": report.events(told),
-        "classes": report.classes(snapshot),
-        "backends": report.backends(snapshot),
-        "connections": _connections(snapshot),
+        **answer,
         "download": asdict(traffic.download),
         "balanced": asdict(traffic.balanced) if traffic.balanced else None,
         "clients": [asdict(client) for client in traffic.clients],
@@ -187,16 +176,9 @@ def _report(
             **asdict(traffic.flood),
             "received_packets": attacker["packets"] if attacker else 0,
             "dropped_packets": attacker["dropped"] if attacker else 0,
-            "blocked": any(b["address"] == traffic.flood.address for b in blocks),
+            "blocked": any(b["address"] == traffic.flood.address for b in answer["blocks"]),
         },
     }
-
-
-def _connections(snapshot: Snapshot) -> list[dict[str, Any]]:
-    held = snapshot.connections or Connections.empty()
-    everything = Filter.parse("", report.CONNECTION_FIELDS)
-    rows = report.chosen_connections(held, snapshot.clock, count=None, only=everything)
-    return report.connections(held, snapshot.clock, rows.tolist())
 
 
 def _print(answer: dict[str, Any]) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "Prefixes",
     "ProtectionPolicy",
     "RateBps",
+    "RecordingPolicy",
     "Seconds",
     "Section",
     "ShapingPolicy",
@@ -130,6 +131,15 @@ class ShapingPolicy(Section, kw_only=True, frozen=True):
     """Count what is sent to each address; `auto` does while something is shaped."""
 
 
+class RecordingPolicy(Section, kw_only=True, frozen=True):
+    """`[recording]`: what the dashboard's key records."""
+
+    folder: Annotated[str, Meta(min_length=1, max_length=4000, examples=["/var/log"])] = "."
+    """Where the files go; `.` is where the dashboard was started."""
+    max_bytes: Annotated[SizeBytes, Meta(examples=["100mb"])] = SizeBytes(100 << 20)
+    """How large one may become, as a SIZE."""
+
+
 class ClassPolicy(Section, kw_only=True, frozen=True):
     """`[[class]]`: addresses that share a rate."""
 
@@ -177,6 +187,8 @@ class Policy(Section, kw_only=True, frozen=True):
     """How large the tables are."""
     shaping: ShapingPolicy = ShapingPolicy()
     """What the shaper does besides its classes."""
+    recording: RecordingPolicy = RecordingPolicy()
+    """Where recordings go."""
     classes: tuple[ClassPolicy, ...] = msgspec.field(default=(), name="class")
     """What is held to a rate."""
     balancer: BalancerPolicy = BalancerPolicy()

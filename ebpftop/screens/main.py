@@ -59,6 +59,8 @@ class MainScreen(Screen[None]):
         self._tabs = Bar(pinned="left", css_id="tabs")
         self._banner = Static(id="lost", markup=False)
         self._alerts = Bar(pinned="left", css_id="alerts")
+        self._place = Bar(pinned="left", css_id="place")
+        self._place.display = False
         self._footer = Bar(css_id="footer")
 
     def compose(self) -> ComposeResult:
@@ -69,6 +71,7 @@ class MainScreen(Screen[None]):
         yield self._banner
         with ContentSwitcher(initial=self.pane.NAME, id="panes"):
             yield from self.panes.values()
+        yield self._place
         yield self._footer
         words = f"ebpftop needs a terminal of {SMALLEST[0]}x{SMALLEST[1]} or more. q quits"
         yield Static(words, id="too-small", markup=False)
@@ -102,6 +105,7 @@ class MainScreen(Screen[None]):
         badges: Sequence[Cell],
         beside_tabs: Sequence[Cell],
         cost: str = "",
+        place: tuple[Sequence[Cell], Sequence[Cell]] | None = None,
     ) -> None:
         """Draw the header, the tabs and the footer.
 
@@ -112,6 +116,7 @@ class MainScreen(Screen[None]):
             badges: What the header says besides.
             cost: What the dashboard itself takes.
             beside_tabs: What stands at the right of the tabs; empty for the pane's own summary.
+            place: Where in a recording we are; None on an instance.
         """
         snapshot = picture.snapshot if picture else None
         header = chrome.identity(
@@ -125,5 +130,8 @@ class MainScreen(Screen[None]):
         beside = beside_tabs or self.pane.summary()
         room = self.size.width - length_of(beside) - 2 - GAP
         self._tabs.show(chrome.tabs(switches, self.pane.NAME, room), beside)
+        self._place.display = place is not None
+        if place is not None:
+            self._place.show(*place)
         typing = self.pane.typing_keys()
         self._footer.show(*((typing, ()) if typing else chrome.footer(offered)))

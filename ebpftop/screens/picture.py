@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from ebpftop.screens.history import UNITS, History
 from ebpftop.screens.source_history import SourceHistory
 
 KEPT_EVENTS = 200
+"""Events that a picture holds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,26 +38,34 @@ class Picture:
     unit: str = UNITS[0]
     """What rates and graphs are shown in, a word of `history.UNITS`."""
 
-    def followed_by(
-        self, snapshot: Snapshot, arrived: Iterable[tuple[Sequence[Event], int]]
+    @classmethod
+    def after(
+        cls,
+        before: Picture | None,
+        snapshot: Snapshot,
+        happened: Iterable[Event],
+        missed_events: int,
     ) -> Picture:
-        """Return the picture that `snapshot` makes of this one.
+        """Return the picture that a snapshot makes of the one before it.
 
         Args:
-            snapshot: The next one; of a picture without a past, its own.
-            arrived: Events and how many were missed, of every snapshot since this one.
+            before: The picture before; None for the first.
+            snapshot: What is now.
+            happened: What happened since, oldest first: more than the snapshot tells where
+                others before it were passed over.
+            missed_events: How many events since were overwritten before they were read.
         """
-        events, missed = list(self.events), self.missed_events
-        for happened, overwritten in arrived:
-            events[:0] = reversed(happened)
-            missed += overwritten
-        return Picture(
+        if before is None:
+            before = cls(snapshot)
+        events = deque(before.events, KEPT_EVENTS)
+        events.extendleft(happened)
+        return cls(
             snapshot,
-            self.history.extended(snapshot),
-            tuple(events[:KEPT_EVENTS]),
-            missed,
-            self.classes.extended(snapshot),
-            self.sources.extended(snapshot),
-            self.backends.extended(snapshot),
-            self.unit,
+            before.history.extended(snapshot),
+            tuple(events),
+            before.missed_events + missed_events,
+            before.classes.extended(snapshot),
+            before.sources.extended(snapshot),
+            before.backends.extended(snapshot),
+            before.unit,
         )

@@ -10,6 +10,7 @@ import pytest
 from textual import _wait
 
 from tests.tui.fakes import FakeControls
+from tests.tui.recorded import RecordedLab
 
 IDLE_LOOK_S = 1 / 250
 """How long the pilot looks whether the dashboard is idle; by itself, five times as long for each
@@ -37,3 +38,9 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def controls() -> FakeControls:
     """Return controls that remember what they were asked."""
     return FakeControls()
+
+
+@pytest.fixture(scope="session")
+def recorded() -> RecordedLab:
+    """Return the recording of the lab under the demo's traffic."""
+    return RecordedLab()

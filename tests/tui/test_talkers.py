@@ -10,6 +10,7 @@ import pytest
 from textual.strip import Strip
 
 from ebpftop.model import Prefix, SourceState
+from ebpftop.screens.pane import Picture
 from tests.tui.driving import dashboard
 from tests.tui.fakes import START_NS, Talker, attack, many_sources, snapshot, sources
 
@@ -251,7 +252,7 @@ async def test_a_tick_with_ten_thousand_sources_is_quick() -> None:
         took_s = []
         for tick in ticks[1:]:
             started_s = perf_counter()
-            running.app.picture = running.app._continued(tick)
+            running.app.picture = Picture.after(running.app.picture, tick, (), 0)
             running.app._show_latest()
             running.app.screen._compositor.render_strips()
             took_s.append(perf_counter() - started_s)

@@ -28,6 +28,7 @@ def test_the_policy_of_the_readme_is_a_right_one_and_names_every_key(tmp_path: P
         ("shaping", config.ShapingPolicy), ("[class]", config.ClassPolicy),
         ("balancer", config.BalancerPolicy), ("[vip]", config.VipPolicy),
         ("vip.check", balancing.CheckPolicy), ("[vip.backend]", balancing.BackendPolicy),
+        ("recording", config.RecordingPolicy),
     ):  # fmt: skip
         text = example.partition(f"[{section}]")[2].partition("\n[")[0]
         for key in set(kind.__struct_encode_fields__) - {"check", "backend"}:
