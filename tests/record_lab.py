@@ -22,6 +22,7 @@ from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
 from ebpftop.model import Prefix, Snapshot
 from ebpftop.sources import Sampler
+from ebpftop.sources.balancing import CONNECTIONS
 from ebpftop.sources.live import LiveSource
 from ebpftop.sources.recording import TapeWriter
 
@@ -62,6 +63,7 @@ def _record(instance: Instance, path: Path) -> int:
         done.set()
 
     source = LiveSource(Instance(instance.folder, read_only=False))
+    source.wants = frozenset((CONNECTIONS,))
     sampler = Sampler(source, INTERVAL_S, write, lost)
     try:
         sampler.start()

@@ -18,6 +18,7 @@ from ebpftop.cli.parameters import INTERFACE, JSON, watched
 from ebpftop.errors import EbpftopError
 from ebpftop.format import printable, size
 from ebpftop.sources import Sampler
+from ebpftop.sources.balancing import CONNECTIONS
 from ebpftop.sources.live import LiveSource
 from ebpftop.sources.recording import RecordingSource, Tape, TapeWriter
 
@@ -47,7 +48,9 @@ def record(iface: str, path: Path, seconds: float | None) -> None:
         instance.close()
         raise
     try:
-        error = _record(LiveSource(instance), writer, seconds)
+        source = LiveSource(instance)
+        source.wants = frozenset((CONNECTIONS,))
+        error = _record(source, writer, seconds)
     finally:
         writer.close()
     click.echo(f"{printable(str(path))}: {writer.ticks:,} ticks, {size(writer.size_bytes)}")

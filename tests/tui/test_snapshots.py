@@ -12,6 +12,7 @@ from textual.widgets import Input
 
 from ebpftop.app import DashboardApp
 from ebpftop.model import HealthCheck, Prefix, Service, Vip
+from ebpftop.screens.cost import OwnCost
 from tests.tui.driving import Dashboard
 from tests.tui.fakes import (
     START_NS,
@@ -26,6 +27,13 @@ from tests.tui.fakes import (
     rates,
     vips,
 )
+
+
+@pytest.fixture(autouse=True)
+def same_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the header say the same of the dashboard's own cost in every run."""
+    monkeypatch.setattr(OwnCost, "words", lambda *_: "self 2% 75.0 MB")
+
 
 WEB, DNS = "198.51.100.10:80/tcp", "[2001:db8::53]:53/udp"
 
