@@ -147,6 +147,15 @@ class ShapingPolicy(Section, kw_only=True, frozen=True):
     """Count what is sent to each address; `auto` does while something is shaped."""
 
 
+class AuditPolicy(Section, kw_only=True, frozen=True):
+    """`[audit]`: where every act of an operator is written down before it is done."""
+
+    path: Annotated[
+        str, Meta(pattern=r"^(/.{1,500})?$", examples=["/var/log/ebpftop/acts.jsonl"])
+    ] = ""
+    """The file, with its whole path; empty for /var/log/ebpftop/acts.jsonl."""
+
+
 class ClassPolicy(Section, kw_only=True, frozen=True):
     """`[[class]]`: addresses that share a rate."""
 
@@ -194,6 +203,8 @@ class Policy(Section, kw_only=True, frozen=True):
     """How large the tables are."""
     shaping: ShapingPolicy = ShapingPolicy()
     """What the shaper does besides its classes."""
+    audit: AuditPolicy = AuditPolicy()
+    """Where acts are written down."""
     classes: tuple[ClassPolicy, ...] = msgspec.field(default=(), name="class")
     """What is held to a rate."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ebpftop.filtering import Kind
-from ebpftop.model import VERDICTS, Event, Limits, Snapshot, SourceState
+from ebpftop.model import VERDICTS, Act, Event, Limits, Snapshot, SourceState
 from ebpftop.ranking import Filter, Rows, order
 
 TOP_SORTS = {
@@ -177,6 +177,27 @@ def events(told: Sequence[Event]) -> list[dict[str, Any]]:
             "detail": event.detail,
         }
         for event in told
+    ]
+
+
+def acts(done: Iterable[Act]) -> list[dict[str, Any]]:
+    """Return what was done, in the order that it is given."""
+    return [
+        {
+            "id": act.id,
+            "time": _plain(act.time_s),
+            "user": act.user,
+            "terminal": act.terminal,
+            "what": act.what,
+            "target": act.target,
+            "old": act.old,
+            "new": act.new,
+            "result": act.result,
+            "undone": act.undone,
+            "undoes": act.undoes or None,
+            "reverts_at": act.reverts_at_s,
+        }
+        for act in done
     ]
 
 

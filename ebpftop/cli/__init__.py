@@ -38,6 +38,9 @@ _VERBS = {
     "classes": "shaping",
     "count-sent": "shaping",
     "reload": "reloading",
+    "acts": "accounting",
+    "undo": "accounting",
+    "confirm": "accounting",
     "doctor": "doctor",
 }
 """The module of each verb; a verb imports what it needs and no more."""

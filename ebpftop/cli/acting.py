@@ -18,6 +18,7 @@ from ebpftop.cli.parameters import (
     INTERFACE,
     JSON,
     RATE,
+    REVERT_AFTER,
     Duration,
     controlled,
     watched,
@@ -39,6 +40,7 @@ MOST_BAD_LINES = 20
 @click.option("--for", "lasting", type=DURATION, help="How long; without it, for ever.")
 @click.option("--reason", default="", metavar="TEXT", help="Why, for whoever reads the list.")
 @click.option("--override", is_flag=True, help="Even if it may cut off your own access.")
+@REVERT_AFTER
 def block(
     iface: str,
     address: Prefix | None,
@@ -46,13 +48,14 @@ def block(
     lasting: Duration | None,
     reason: str,
     override: bool,
+    revert_after: Duration | None,
 ) -> None:
     """Drop all from an address or prefix; again: change the block."""
     if (address is None) == (path is None):
         raise UsageError("block takes an ADDR or --from FILE", "see `ebpftop block --help`")
     prefixes = [address] if address is not None else _read_list(path or Path())
     for_s = lasting.seconds if lasting else None
-    with controlled(iface) as control:
+    with controlled(iface, revert_after) as control:
         control.block_all(
             [BlockRequest(prefix, for_s, reason) for prefix in prefixes], override=override
         )
@@ -126,8 +129,11 @@ def disallow(iface: str, address: Prefix) -> None:
 @click.option("--block-for", "block_for_s", type=DURATION,
               help="How long the first automatic block lasts; each repeat doubles it.")  # fmt: skip
 @click.option("--dry-run", type=click.Choice(["on", "off"]), help="Count, and drop nothing.")
+@REVERT_AFTER
 @JSON
-def limit(iface: str, dry_run: str | None, as_json: bool, **given: Any) -> None:
+def limit(
+    iface: str, dry_run: str | None, revert_after: Duration | None, as_json: bool, **given: Any
+) -> None:
     """Limit each source; 0 switches a limit off. Without an option: show the limits."""
     changes = {
         name: value.seconds if isinstance(value, Duration) else value
@@ -141,7 +147,7 @@ def limit(iface: str, dry_run: str | None, as_json: bool, **given: Any) -> None:
     if dry_run is not None:
         changes["dry_run"] = dry_run == "on"
     if changes:
-        with controlled(iface) as control:
+        with controlled(iface, revert_after) as control:
             control.change_limits(changes)
     else:
         _show_limits(_current_limits(iface), as_json)

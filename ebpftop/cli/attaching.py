@@ -13,6 +13,7 @@ import click
 from ebpftop import config
 from ebpftop.cli.parameters import CONFIG, INTERFACE, INTERFACES, MODE, require_root
 from ebpftop.control import policy as policies
+from ebpftop.control.audit import Intent, Recorder
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.sweeping import Sweeper
 from ebpftop.errors import NotAttachedError, SourceLostError
@@ -90,7 +91,8 @@ def detach(iface: str) -> None:
     require_root("detaching")
     instance = find(iface, read_only=False, whole=False)
     try:
-        with bpffs.locked(instance.name):
+        detaching = Intent("detach", targets=[iface])
+        with bpffs.locked(instance.name), Recorder(instance).recording(detaching):
             attaching.detach(instance, iface)
     finally:
         instance.close()

@@ -139,7 +139,11 @@ def _leave(writer: Instance, *, keep: bool) -> None:
         writer.pin_links()
         writer.close()
     else:
-        writer.remove()
+        from ebpftop.control.audit import Intent, Recorder
+
+        names = [attachment.name for attachment in writer.meta.attachments]
+        with Recorder(writer, must_record=False).recording(Intent("detach", targets=names[:1])):
+            writer.remove()
 
 
 def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | None:

@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
-from ebpftop.control.protection import ProtectionControl
-from ebpftop.control.shaping import ShapingControl
-from ebpftop.errors import NotPermittedError
+from ebpftop.control.everything import InstanceControl
+from ebpftop.errors import NotPermittedError, UsageError
 from ebpftop.format import parse_address, parse_count, parse_duration, parse_rate, parse_size
 from ebpftop.kernel.attaching import MODES
 from ebpftop.kernel.instance import Instance, describe_failure, find
@@ -69,6 +68,10 @@ CONFIG = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Policy: limits, allow list, management prefixes, capacities (TOML).",
 )  # fmt: skip
+REVERT_AFTER = click.option(
+    "--revert-after", type=DURATION,
+    help="Take it back by itself after so long, unless `ebpftop confirm` is said.",
+)  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -95,24 +98,21 @@ def _opened(iface: str, *, read_only: bool) -> Instance:
 
 
 @contextmanager
-def controlled(iface: str) -> Iterator[ProtectionControl]:
-    """Open what is attached to `iface`, for one act."""
+def controlled(iface: str, revert_after: Duration | None = None) -> Iterator[InstanceControl]:
+    """Open what is attached to `iface`, for one act.
+
+    Args:
+        iface: The interface.
+        revert_after: The act takes itself back after so long, unless it is confirmed.
+    """
     require_root("changing anything")
+    if revert_after is not None and not revert_after.seconds:
+        raise UsageError("--revert-after needs a time", "say one that ends, as 60s")
     instance = _opened(iface, read_only=False)
     try:
-        control = ProtectionControl(instance)
+        after_s = revert_after.seconds if revert_after else None
+        control = InstanceControl(instance, revert_after_s=after_s)
         control.sweep()
         yield control
-    finally:
-        instance.close()
-
-
-@contextmanager
-def shaped(iface: str) -> Iterator[ShapingControl]:
-    """Open the shaper of what is attached to `iface`, for one act."""
-    require_root("changing anything")
-    instance = _opened(iface, read_only=False)
-    try:
-        yield ShapingControl(instance)
     finally:
         instance.close()

@@ -68,6 +68,18 @@ class Controls(Protocol):
         """The acts on traffic classes."""
         ...
 
+    def reverting(self, after_s: float) -> Controls:
+        """Return the same acts, each of which takes itself back unless it is confirmed in time."""
+        ...
+
+    def undo(self, name: str = "", *, force: bool = False, override: bool = False) -> None:
+        """Take an act back, the one called `name` or the last; `force`: whatever came since."""
+        ...
+
+    def confirm(self) -> int:
+        """Let all acts stay that wait to be confirmed; returns how many there were."""
+        ...
+
     def guarded(self, prefix: Prefix) -> str | None:
         """Say why dropping `prefix` could cut the operator off; None where it could not."""
         ...

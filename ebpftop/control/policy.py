@@ -9,9 +9,12 @@ from pathlib import Path
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import Flag
 from ebpftop.config import AccessPolicy, CapacityPolicy, Policy
+from ebpftop.control import audit
+from ebpftop.control.class_states import ClassRequest
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.rules import RuleTable
-from ebpftop.control.shaping import ClassRequest, ShapingControl
+from ebpftop.control.shaping import ShapingControl
+from ebpftop.journal import Log, default_path
 from ebpftop.kernel import attaching, bpffs, libbpf
 from ebpftop.kernel.instance import Instance, sweep_stale
 
@@ -41,21 +44,27 @@ def attach(
     bpffs.mount(lasting=pinned or lasting)
     sweep_stale()
     named = policy.access.group != AccessPolicy().group
-    instance = attaching.attach(
-        interfaces,
-        mode=mode,
-        defines=capacities(policy.capacity),
-        gid=attaching.reader_group(policy.access.group, required=named),
-        policy=str(path.resolve()) if path else "",
-        pinned=pinned,
-        configure=lambda instance: _configure(instance, policy),
-    )
-    try:
-        apply_classes(instance, policy)
-    except BaseException:
-        with bpffs.locked(instance.name):
-            instance.remove()
-        raise
+    gid = attaching.reader_group(policy.access.group, required=named)
+    audit_path = Path(policy.audit.path) if policy.audit.path else default_path()
+    with audit.attaching(interfaces, Log(audit_path, gid)) as made:
+        instance = attaching.attach(
+            interfaces,
+            mode=mode,
+            defines=capacities(policy.capacity),
+            gid=gid,
+            policy=str(path.resolve()) if path else "",
+            audit=str(audit_path),
+            pinned=pinned,
+            configure=lambda instance: _configure(instance, policy),
+        )
+        try:
+            with bpffs.locked(instance.name):
+                _apply_classes(ShapingControl(instance, part_of_act=True), policy)
+        except BaseException:
+            with bpffs.locked(instance.name):
+                instance.remove()
+            raise
+        made(instance)
     return instance
 
 
@@ -65,8 +74,12 @@ def apply_classes(instance: Instance, policy: Policy) -> None:
     Raises:
         EbpftopError: They do not fit together, or an action does not work here.
     """
+    _apply_classes(ShapingControl(instance), policy)
+
+
+def _apply_classes(control: ShapingControl, policy: Policy) -> None:
     requests = [ClassRequest(each.traffic_class(), each.addresses) for each in policy.classes]
-    ShapingControl(instance).apply(requests, policy.shaping.count_sent)
+    control.apply(requests, policy.shaping.count_sent)
 
 
 def capacities(capacity: CapacityPolicy) -> dict[str, int]:
@@ -94,7 +107,7 @@ def _configure(instance: Instance, policy: Policy) -> None:
     flags |= Flag.DROP_UNPARSED if protection.unparsed == "drop" else 0
     table.config["flags"] = flags
     table.commit()
-    control = ProtectionControl(instance, holding_lock=True)
+    control = ProtectionControl(instance, part_of_act=True)
     control.set_limits(policy.limits.limits())
     control.allow_all(policy.allow)
     control.protect(policy.management)

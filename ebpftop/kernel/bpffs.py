@@ -21,6 +21,8 @@ from ebpftop.errors import KernelRefusedError, NotPermittedError
 RUN = Path("/run/ebpftop")
 BPFFS = RUN / "bpf"
 LOCK_PATIENCE_S = 10.0
+PENDING = ".pending-"
+"""Between an instance's name and an act's, in the name of the file about one that waits."""
 
 
 def _mounts(process: str) -> list[list[str]]:
@@ -190,7 +192,13 @@ def names() -> list[str]:
 def remove(name: str) -> None:
     """Take away an instance's folder with all its pins; call it under the writer's lock."""
     shutil.rmtree(BPFFS / name, ignore_errors=True)
-    (RUN / f"{name}.control").unlink(missing_ok=True)
+    for path in (RUN / f"{name}.control", *pending_files(name)):
+        path.unlink(missing_ok=True)
+
+
+def pending_files(name: str) -> list[Path]:
+    """Return the files about acts on an instance that wait to be confirmed."""
+    return sorted(RUN.glob(f"{name}{PENDING}*"))
 
 
 class ControlSeat:
@@ -206,8 +214,9 @@ class ControlSeat:
         if not _flock(self._handle, 0.0):
             return os.pread(self._handle, 200, 0).decode(errors="replace") or "another dashboard"
         user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
         os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{user}, process {os.getpid()}".encode(), 0)
+        os.pwrite(self._handle, f"{user}, process {os.getpid()}, since {since},".encode(), 0)
         return None
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ Units: `_ns` are nanoseconds of CLOCK_MONOTONIC, `_s` seconds, `bps` bits a seco
 packets a second. A rate that is not known yet is NaN in a column and None elsewhere.
 """
 
+from ebpftop.model.acts import Act
 from ebpftop.model.addresses import SERVICE_PROTOCOLS, Prefix, Service
 from ebpftop.model.balancing import (
     ALGORITHMS,
@@ -50,6 +51,7 @@ __all__ = [
     "SHAPINGS",
     "U64",
     "VERDICTS",
+    "Act",
     "Allowed",
     "Backend",
     "Backends",

@@ -17,8 +17,9 @@ from ebpftop import lab as labs
 from ebpftop.bpf import shaper_layout
 from ebpftop.config import Policy
 from ebpftop.control import policy as policies
+from ebpftop.control.class_states import ClassRequest
 from ebpftop.control.protection import BlockRequest, ProtectionControl
-from ebpftop.control.shaping import ClassRequest, ShapingControl
+from ebpftop.control.shaping import ShapingControl
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.instance import PIPELINE, PROGRAMS, Instance
 from ebpftop.kernel.netlink.links import netlink

@@ -18,7 +18,8 @@ import pytest
 
 from ebpftop.config import Policy
 from ebpftop.control import policy as policies
-from ebpftop.control.shaping import ClassRequest, ShapingControl
+from ebpftop.control.class_states import ClassRequest
+from ebpftop.control.shaping import ShapingControl
 from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.kernel import bpffs, libbpf
 from ebpftop.kernel.netlink.links import netlink

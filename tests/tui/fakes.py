@@ -357,10 +357,25 @@ class FakeControls:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.guards: dict[Prefix, str] = {}
+        self.reverts_after_s: float | None = None
         self.refusal: Exception | None = None
         self.threads: set[int] = set()
         self.may_act = threading.Event()
         self.may_act.set()
+
+    def reverting(self, after_s: float) -> FakeControls:
+        """Remember for how long what follows holds without a confirmation."""
+        self.reverts_after_s = after_s
+        return self
+
+    def undo(self, name: str = "", *, force: bool = False, override: bool = False) -> None:
+        """Remember what was taken back."""
+        self._act("undo", name, force)
+
+    def confirm(self) -> int:
+        """Remember that all may stay."""
+        self._act("confirm")
+        return 1
 
     def guarded(self, prefix: Prefix) -> str | None:
         """Return the reason that the test set for `prefix`."""
