@@ -142,12 +142,13 @@ class ProtectionControl(InstanceWriter):
                 self._tell(EventKind.BLOCK, prefix, held[prefix]["reason"], left_ns[prefix])
 
     def _end_blocks(self, table: RuleTable, prefixes: Sequence[Prefix]) -> None:
-        slots = table.slots_of(prefixes, Rule.BLOCKED)
-        table.remove([slot for slot in slots if slot is not None])
-        for prefix in prefixes:
-            if self._blocked_automatically(prefix):
-                self._maps["auto_blocks"].delete((prefix.high, prefix.low))
-        for prefix in prefixes[:MOST_EVENTS_AT_ONCE]:
+        slots = dict(zip(prefixes, table.slots_of(prefixes, Rule.BLOCKED), strict=True))
+        listed = {prefix: slot for prefix, slot in slots.items() if slot is not None}
+        automatic = [prefix for prefix in prefixes if self._blocked_automatically(prefix)]
+        table.remove(list(listed.values()))
+        for prefix in automatic:
+            self._maps["auto_blocks"].delete((prefix.high, prefix.low))
+        for prefix in list(dict.fromkeys([*listed, *automatic]))[:MOST_EVENTS_AT_ONCE]:
             self._tell(EventKind.UNBLOCK, prefix, "by the operator")
 
     def unblock(self, prefix: Prefix) -> None:
