@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from ebpftop.control import pending
 from ebpftop.control.everything import InstanceControl
 from ebpftop.kernel import bpffs
 from ebpftop.model import Prefix
@@ -170,7 +169,7 @@ def test_a_refused_act_leaves_nobody_waiting(stage: Stage) -> None:
 def test_an_act_whose_guard_does_not_start_is_not_done(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pending.sys, "executable", "/bin/false")
+    monkeypatch.setattr("ebpftop.control.pending.sys.executable", "/bin/false")
     refused = ebpftop("block", IFACE, ONE, "--revert-after", LATE)
     assert refused.status == 1
     assert "did not start" in refused.err
