@@ -7,7 +7,7 @@ VENV := .venv
 PYTHON := /usr/bin/python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := python3-bpfcc python3-venv libbpf1 linux-libc-dev iproute2 util-linux tmux
+PACKAGES := python3-bpfcc python3-venv libbpf1 linux-libc-dev iproute2 util-linux tmux groff-base
 SOURCES := ebpftop tests
 
 .PHONY: help setup demo run test check format lint types contracts bench shots lock clean

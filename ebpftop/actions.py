@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from textual.binding import Binding
 
 OVERVIEW, TALKERS, BLOCKS, SHAPER = "overview", "talkers", "blocks", "shaper"
+PROGRAMS = "programs"
 """Names of the panes, as actions and the pane switcher call them."""
 
 
@@ -52,7 +53,7 @@ class Action:
         return not self.panes or pane in self.panes
 
 
-_KEY_LABELS = {"escape": "Esc", "ctrl+l": "^L", "ctrl+c": "^C", "f1": "F1"}
+_KEY_LABELS = {"escape": "Esc", "ctrl+l": "^L", "ctrl+c": "^C", "f1": "F1", "enter": "Enter"}
 
 _LISTS = (TALKERS, BLOCKS)
 
@@ -73,6 +74,15 @@ ACTIONS: tuple[Action, ...] = (
         "pane-shaper", ("5",), "Shaper", "Traffic classes: their rates, their buckets, their drops",
         opens=SHAPER, in_footer=False,
     ),
+    Action(
+        "pane-programs", ("8",), "Programs", "Programs, maps, hooks: what they cost and hold",
+        opens=PROGRAMS, in_footer=False,
+    ),
+    Action(
+        "look-inside", ("enter",), "look inside", "A program's instructions, a map's entries",
+        panes=(PROGRAMS,),
+    ),
+    Action("look-away", ("escape",), "back", "Back to the programs and maps", panes=(PROGRAMS,)),
     Action(
         "block", ("b",), "block", "Block the selected source or its prefix, for a while",
         writes=True, panes=(TALKERS,),

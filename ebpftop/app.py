@@ -104,6 +104,7 @@ class DashboardApp(App[None]):
         self._notes = [printable(note, _MAX_WORDS) for note in (*why, *notices)]
         # Snapshots replace each other in the queue; what happened meanwhile must not get lost.
         self._arrived: deque[tuple[Sequence[Event], int]] = deque()
+        self._source = source
         self.sampler = Sampler(source, interval_s, self._deliver, self._lose)
         self.main = MainScreen(self.sub_title, controls)
 
@@ -255,6 +256,7 @@ class DashboardApp(App[None]):
 
     def _show_chrome(self) -> None:
         """Draw the header, the tabs and the footer as they must be now."""
+        self._ask_for(self.main.pane.wants)
         paused_at = []
         if self.paused and self.shown is not None:
             at = chrome.wall_time(self.shown.snapshot).text
@@ -266,6 +268,12 @@ class DashboardApp(App[None]):
             badges=list(self._badges()),
             beside_tabs=paused_at,
         )
+
+    def _ask_for(self, parts: frozenset[str]) -> None:
+        """Let the source read what the pane in sight needs, and no more."""
+        if parts != self._source.wants:
+            self._source.wants = parts
+            self.sampler.sample_now()
 
     def _badges(self) -> Iterator[Cell]:
         if self.lost_error is not None:

@@ -14,8 +14,10 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from ebpftop import __version__
+from ebpftop.cli.completing import complete_interface
 from ebpftop.errors import EbpftopError, UsageError
 
 _VERBS = {
@@ -42,6 +44,8 @@ _VERBS = {
     "undo": "accounting",
     "confirm": "accounting",
     "doctor": "doctor",
+    "man": "manual",
+    "completion": "manual",
 }
 """The module of each verb; a verb imports what it needs and no more."""
 
@@ -62,6 +66,10 @@ class _Verbs(click.Group):
         module = import_module(f"ebpftop.cli.{_VERBS[cmd_name]}")
         command: click.Command = getattr(module, _FUNCTIONS.get(cmd_name, cmd_name))
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = complete_interface(ctx, None, incomplete)
+        return [*super().shell_complete(ctx, incomplete), *map(CompletionItem, names)]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*_VERBS, "--help", "-h", "--version"):

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ebpftop.cli.completing import complete_interface
 from ebpftop.control.everything import InstanceControl
 from ebpftop.errors import NotPermittedError, UsageError
 from ebpftop.format import parse_address, parse_count, parse_duration, parse_rate, parse_size
@@ -57,8 +58,10 @@ class Duration:
 DURATION = _Duration()
 """A time span, as a `Duration`."""
 
-INTERFACE = click.argument("iface", metavar="IFACE")
-INTERFACES = click.argument("ifaces", metavar="IFACE...", nargs=-1, required=True)
+INTERFACE = click.argument("iface", metavar="IFACE", shell_complete=complete_interface)
+INTERFACES = click.argument(
+    "ifaces", metavar="IFACE...", nargs=-1, required=True, shell_complete=complete_interface
+)
 MODE = click.option(
     "--mode", type=click.Choice(MODES), default="auto", show_default=True,
     help="How XDP runs: in the driver (native) or behind it (generic).",

@@ -25,6 +25,13 @@ from ebpftop.model.balancing import (
     Vips,
 )
 from ebpftop.model.columns import F64, U64, Clock, Column
+from ebpftop.model.inspection import (
+    Fixture,
+    Inspection,
+    InterfaceCounters,
+    Listing,
+    ProgramFacts,
+)
 from ebpftop.model.protection import Allowed, Blocks, Limits, Sent, Sources, SourceState
 from ebpftop.model.shaping import DIRECTIONS, SHAPINGS, Classes, ClassKey, TrafficClass
 from ebpftop.model.snapshot import (
@@ -63,12 +70,17 @@ __all__ = [
     "Connections",
     "Count",
     "Event",
+    "Fixture",
     "HealthCheck",
+    "Inspection",
     "Interface",
+    "InterfaceCounters",
     "Limits",
+    "Listing",
     "MapInfo",
     "Prefix",
     "Program",
+    "ProgramFacts",
     "Rates",
     "Sent",
     "Service",

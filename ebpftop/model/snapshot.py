@@ -11,6 +11,7 @@ from ebpftop.model.acts import Act
 from ebpftop.model.addresses import Prefix
 from ebpftop.model.balancing import Backends, Connections, Vips
 from ebpftop.model.columns import Clock
+from ebpftop.model.inspection import Inspection
 from ebpftop.model.protection import Allowed, Blocks, Limits, Sent, Sources
 from ebpftop.model.shaping import Classes
 
@@ -183,3 +184,5 @@ class Snapshot:
     """The flows; None where they were not asked for."""
     acts: Sequence[Act] | None = ()
     """What operators did, oldest first; None where the audit log is closed to the reader."""
+    inspection: Inspection | None = None
+    """What a close look found; None where nobody asked for one."""

@@ -15,12 +15,13 @@ from ebpftop.screens import chrome
 from ebpftop.screens.blocks import BlocksPane
 from ebpftop.screens.overview import OverviewPane
 from ebpftop.screens.pane import Pane, Picture
+from ebpftop.screens.programs import ProgramsPane
 from ebpftop.screens.shaper import ShaperPane
 from ebpftop.screens.talkers import TalkersPane
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell
 
-PANES: tuple[type[Pane], ...] = (OverviewPane, TalkersPane, BlocksPane, ShaperPane)
+PANES: tuple[type[Pane], ...] = (OverviewPane, TalkersPane, BlocksPane, ShaperPane, ProgramsPane)
 """The panes, in the order of their tabs."""
 
 SMALLEST = (60, 15)

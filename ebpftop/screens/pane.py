@@ -74,6 +74,11 @@ class Pane(Vertical):
         return ()
 
     @property
+    def wants(self) -> frozenset[str]:
+        """What the source must read for it while it is in sight, as `Source.wants` says."""
+        return frozenset()
+
+    @property
     def filter_text(self) -> str:
         """The filter in force; empty where all rows are shown."""
         return ""

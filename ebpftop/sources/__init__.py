@@ -15,6 +15,11 @@ from ebpftop.model import Snapshot
 class Source(Protocol):
     """Anything that can be asked for snapshots: a live instance, a recording, a test's list."""
 
+    wants: frozenset[str]
+    """What to read besides what is always read, from the next snapshot on: `connections`,
+    `inspection`, `instructions:PROGRAM`, `entries:MAP`. May be set from any thread; a source
+    that does not have it passes over it."""
+
     def snapshot(self) -> Snapshot:
         """Read one snapshot; may take milliseconds, and is called from one thread only.
 

@@ -33,6 +33,7 @@ from ebpftop.model import (
 )
 from ebpftop.ranking import RowKeys, match_rows, rates
 from ebpftop.sources import decoding
+from ebpftop.sources.inspection import Inspector
 from ebpftop.sources.invariants import Invariants
 from ebpftop.sources.shaping import ShapingReader
 from ebpftop.sources.states import States
@@ -77,6 +78,9 @@ class LiveSource:
         self._before: _Reading | None = None
         self._states = States()
         self._shaping = ShapingReader(instance)
+        self._inspector = Inspector(instance)
+        self.wants: frozenset[str] = frozenset()
+        """What to read besides, as `Source.wants` says."""
         self._sequence = 0
         self._event_cursor: int | None = None
         self._rules = np.zeros(0, layout.RULE)
@@ -90,6 +94,7 @@ class LiveSource:
 
     def close(self) -> None:
         """Close the instance."""
+        self._inspector.close()
         self._netlink.close()
         self._instance.close()
 
@@ -169,6 +174,7 @@ class LiveSource:
             unclassified=shaped.unclassified,
             sent=shaped.sent,
             acts=self._acts(),
+            inspection=self._inspector.look(self.wants, interval_s, self._netlink.link_at),
         )
 
     def _acts(self) -> Sequence[Act] | None:

@@ -308,6 +308,7 @@ class FakeSource:
         self.current = first or snapshot()
         self.error: EbpftopError | None = None
         self.closed = threading.Event()
+        self.wants: frozenset[str] = frozenset()
         self._given: Snapshot | None = None
 
     def snapshot(self) -> Snapshot:

@@ -27,6 +27,7 @@ class Counting:
         self.asked = 0
         self.asked_by: set[int] = set()
         self.closed = 0
+        self.wants: frozenset[str] = frozenset()
 
     def snapshot(self) -> Snapshot:
         assert not self.closed
