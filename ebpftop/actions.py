@@ -14,6 +14,7 @@ from textual.binding import Binding
 
 OVERVIEW, TALKERS, BLOCKS, SHAPER = "overview", "talkers", "blocks", "shaper"
 PROGRAMS = "programs"
+ACTS = "acts"
 """Names of the panes, as actions and the pane switcher call them."""
 
 
@@ -55,7 +56,8 @@ class Action:
 
 _KEY_LABELS = {"escape": "Esc", "ctrl+l": "^L", "ctrl+c": "^C", "f1": "F1", "enter": "Enter"}
 
-_LISTS = (TALKERS, BLOCKS)
+_LISTS = (TALKERS, BLOCKS, ACTS)
+_ON_SOURCES = (TALKERS, BLOCKS)
 
 ACTIONS: tuple[Action, ...] = (
     Action(
@@ -75,6 +77,10 @@ ACTIONS: tuple[Action, ...] = (
         opens=SHAPER, in_footer=False,
     ),
     Action(
+        "pane-acts", ("7",), "Acts", "Who changed what, and how it went",
+        opens=ACTS, in_footer=False,
+    ),
+    Action(
         "pane-programs", ("8",), "Programs", "Programs, maps, hooks: what they cost and hold",
         opens=PROGRAMS, in_footer=False,
     ),
@@ -83,6 +89,14 @@ ACTIONS: tuple[Action, ...] = (
         panes=(PROGRAMS,),
     ),
     Action("look-away", ("escape",), "back", "Back to the programs and maps", panes=(PROGRAMS,)),
+    Action(
+        "confirm", ("y",), "confirm", "Let the acts stay that would take themselves back",
+        writes=True,
+    ),
+    Action(
+        "undo-act", ("u",), "undo", "Take the selected act back",
+        writes=True, panes=(ACTS,),
+    ),
     Action(
         "block", ("b",), "block", "Block the selected source or its prefix, for a while",
         writes=True, panes=(TALKERS,),
@@ -93,7 +107,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "unblock", ("u",), "unblock", "End the block that holds the selected row",
-        writes=True, panes=_LISTS,
+        writes=True, panes=_ON_SOURCES,
     ),
     Action(
         "class-rate", ("r",), "rate", "Change the rate of the selected class",
@@ -126,8 +140,9 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "disallow", ("d",), "disallow", "Take the selected row out of the allow list",
-        writes=True, panes=_LISTS,
+        writes=True, panes=_ON_SOURCES,
     ),
+    Action("undo", ("z",), "undo last", "Take the last act back", writes=True),
     Action("invert", ("S",), "invert", "Turn the sort order round", panes=_LISTS),
     Action("redraw", ("ctrl+l",), "redraw", "Draw the whole screen again", in_footer=False),
     Action("help", ("?", "f1"), "help", "Keys, signs and the language of filters", in_footer=False),

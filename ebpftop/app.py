@@ -16,19 +16,23 @@ from textual.message import Message
 from textual.screen import Screen
 
 from ebpftop import actions
+from ebpftop import format as fmt
 from ebpftop.actions import ACTIONS, Action
 from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError
 from ebpftop.format import printable
-from ebpftop.model import Event, Snapshot
+from ebpftop.model import Act, Event, Snapshot
+from ebpftop.model.acts import last_to_undo
 from ebpftop.screens import chrome
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.dialog import Dialog
+from ebpftop.screens.figures import number_of
 from ebpftop.screens.help import HelpScreen
 from ebpftop.screens.history import History
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.undo_dialog import UndoDialog
 from ebpftop.sources import Sampler, Source
 from ebpftop.widgets.cells import Cell
 
@@ -128,7 +132,27 @@ class DashboardApp(App[None]):
         if action.writes and (self.controls is None or self.lost_error is not None):
             return False
         pane = self.main.pane
-        return action.works_in(pane.NAME) and (not action.panes or pane.can(action.id))
+        if not action.panes:
+            return self._can(action.id)
+        return action.works_in(pane.NAME) and pane.can(action.id)
+
+    def _can(self, action_id: str) -> bool:
+        """Whether an action that works everywhere makes sense now."""
+        if action_id == "confirm":
+            return bool(self._waiting())
+        return action_id != "undo" or self._last_act() is not None
+
+    def _last_act(self) -> Act | None:
+        acts = self.picture.snapshot.acts if self.picture else None
+        return last_to_undo(list(acts or ()))
+
+    def _waiting(self) -> Sequence[Act]:
+        """Return the acts that will take themselves back."""
+        if self.picture is None:
+            return ()
+        now_s = self.picture.snapshot.clock.wall_s
+        acts = self.picture.snapshot.acts or ()
+        return [act for act in acts if act.reverts_at_s and act.reverts_at_s > now_s]
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Withhold what is not offered from the keys."""
@@ -162,6 +186,8 @@ class DashboardApp(App[None]):
         return {
             "pause": self._toggle_pause,
             "limits": self._open_limits,
+            "undo": self._open_undo,
+            "confirm": self._confirm,
             "redraw": partial(self.refresh, layout=True),
             "help": self._open_help,
             "quit": self.exit,
@@ -199,8 +225,8 @@ class DashboardApp(App[None]):
     def on_dashboard_app_attempted(self, message: Attempted) -> None:
         """Say how the act went; its effect shows in the next snapshot, which is asked for."""
         dialog, said = message.attempt.dialog, printable(message.attempt.said)
-        waits = dialog in self.screen_stack
-        if waits:
+        waits = dialog is not None and dialog in self.screen_stack
+        if waits and dialog is not None:
             dialog.attempted(message.error)
         if message.error is None:
             self.notify(f"{said}: accepted", markup=False)
@@ -278,12 +304,22 @@ class DashboardApp(App[None]):
     def _badges(self) -> Iterator[Cell]:
         if self.lost_error is not None:
             yield Cell("SOURCE LOST", "alarm")
+        if waiting := self._waiting():
+            yield self._countdown(waiting)
         if self.controls is None:
             yield Cell("READ-ONLY", "badge")
         if self.paused:
             yield Cell("PAUSED", "badge")
         if self.main.pane.filter_text:
             yield Cell(f"FILTER {self.main.pane.filter_text}", "badge")
+
+    def _countdown(self, waiting: Sequence[Act]) -> Cell:
+        """Say when the first act takes itself back."""
+        assert self.picture is not None
+        first_s = min(act.reverts_at_s or 0.0 for act in waiting)
+        left = fmt.duration(max(1.0, first_s - self.picture.snapshot.clock.wall_s))
+        keys = ": y confirms" if self.controls is not None else ""
+        return Cell(f"REVERTS IN {left}{keys}", "alarm")
 
     def _labelled(self, action: Action) -> Action:
         """Return `action` under the name of what it would do now."""
@@ -299,6 +335,16 @@ class DashboardApp(App[None]):
     def _open_limits(self) -> None:
         if self.controls is not None and self.picture is not None:
             self.push_screen(LimitsDialog(self.controls, self.picture.snapshot))
+
+    def _open_undo(self) -> None:
+        last = self._last_act()
+        if self.controls is not None and self.picture is not None and last is not None:
+            self.push_screen(UndoDialog(self.controls, self.picture.snapshot, last))
+
+    def _confirm(self) -> None:
+        if self.controls is not None:
+            said = f"Confirm {number_of(len(self._waiting()), 'act')}"
+            self.on_dialog_attempt(Dialog.Attempt(None, self.controls.confirm, said))
 
     def _open_help(self) -> None:
         possible = [action for action in ACTIONS if self.controls is not None or not action.writes]

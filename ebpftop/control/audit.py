@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from ebpftop.control import pending
-from ebpftop.errors import EbpftopError, KernelRefusedError, NotPermittedError
+from ebpftop.errors import ChangedSinceError, EbpftopError, KernelRefusedError
 from ebpftop.format import printable
 from ebpftop.journal import Line, Log, default_path
 from ebpftop.kernel.instance import Instance
@@ -25,10 +25,6 @@ _NOBODY = 0xFFFFFFFF
 """What the kernel says of a process that no login began."""
 _SAME_TIME_S = 1.0
 """Ends of blocks that are nearer are one end: two clocks are between them."""
-
-
-class ChangedSinceError(NotPermittedError):
-    """What an act had changed is not as it left it (exit status 4)."""
 
 
 @dataclass(frozen=True, slots=True)

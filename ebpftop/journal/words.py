@@ -18,7 +18,7 @@ def change(act: Act) -> str:
     """Return what an act changed, or what it was meant to, in one line."""
     if act.facet == "limits":
         return _differences(act.old, act.new) or "no limit changed"
-    if act.facet == "class" and act.old and act.new:
+    if act.facet == "class" and isinstance(act.old, dict) and isinstance(act.new, dict):
         return _differences(act.old, {**act.new, "members": act.old.get("members")})
     if not act.facet:
         return ""
@@ -80,14 +80,16 @@ def _groups(facet: str, groups: list[Any], now_s: float) -> str:
 def _differences(old: Any, new: Any) -> str:
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
         return ""
-    return fmt.printable(
-        ", ".join(
-            f"{_label(name)} {_amount(name, old.get(name))} → {_amount(name, value)}"
-            for name, value in new.items()
-            if old.get(name) != value
-        ),
-        _MOST,
-    )
+    changed = [name for name in new if old.get(name) != new[name]]
+    parts = (f"{_label(n)} {_safe(n, old.get(n))} → {_safe(n, new[n])}" for n in changed)
+    return fmt.printable(", ".join(parts), _MOST)
+
+
+def _safe(name: str, value: Any) -> str:
+    try:
+        return _amount(name, value)
+    except (TypeError, ValueError):
+        return fmt.printable(repr(value), 40)
 
 
 def _label(name: str) -> str:

@@ -18,6 +18,7 @@ from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError, UsageError
 from ebpftop.model import Prefix, Snapshot
 from ebpftop.screens.dialog import Dialog, target_facts
+from ebpftop.screens.revert_field import RevertField
 from ebpftop.widgets.cells import Cell
 
 DEFAULT_DURATION = "10m"
@@ -58,6 +59,7 @@ class BlockDialog(Dialog):
         self._length = Input(whole, compact=True, id="length", restrict=r"[0-9]{0,3}")
         self._duration = Input(DEFAULT_DURATION, compact=True, id="duration")
         self._reason = Input(compact=True, id="reason", max_length=120)
+        self._revert = RevertField()
         self._override = Input(compact=True, id="override")
         self._override_row = _row(OVERRIDE, self._override)
         self._override_row.add_class("override")
@@ -74,6 +76,7 @@ class BlockDialog(Dialog):
             prefix,
             _row("for", self._duration, "90s, 10m, 2h, forever"),
             _row("reason", self._reason),
+            self._revert,
             self._override_row,
         )
 
@@ -110,6 +113,8 @@ class BlockDialog(Dialog):
             for_s = fmt.parse_duration(self._duration.value)
             if for_s == 0:
                 raise UsageError("a block of no time blocks nothing", "write 90s, 10m or forever")
+            field = self._revert.entry
+            controls = self._revert.guarding(self._controls)
         except UsageError as error:
             self.complain(str(error), field)
             return
@@ -118,13 +123,13 @@ class BlockDialog(Dialog):
             self.complain(f"type {OVERRIDE} to block what your own access needs", self._override)
             return
         act = partial(
-            self._controls.block,
+            controls.block,
             prefix,
             for_s=for_s,
             reason=fmt.printable(self._reason.value.strip()),
             override=override and self._guarded.get(prefix) is not None,
         )
-        self.attempt(act, f"Block {prefix} for {fmt.duration_text(for_s)}")
+        self.attempt(act, f"Block {prefix} for {fmt.duration_text(for_s)}{self._revert.said()}")
 
     @on(Input.Submitted)
     def _submitted(self) -> None:

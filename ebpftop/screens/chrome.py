@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from ebpftop import format as fmt
 from ebpftop.actions import PINNED, Action, command
 from ebpftop.model import Snapshot
 from ebpftop.screens.pane import Pane
-from ebpftop.widgets.cells import Cell, Tone
+from ebpftop.widgets.cells import GAP, Cell, Tone
+
+_CUT_TABS = (6, 4, 3, 2)
+"""Letters of a tab's label, where there is no room for all of it."""
 
 
 def identity(
@@ -51,11 +54,28 @@ def wall_time(snapshot: Snapshot) -> Cell:
     return Cell(time.strftime("%H:%M:%S", time.localtime(snapshot.clock.wall_s)))
 
 
-def tabs(switches: Iterable[Action], current: str) -> Iterator[Cell]:
-    """Yield a tab for each action that opens a pane."""
-    for action in switches:
-        tone: Tone = "active" if action.opens == current else "plain"
-        yield Cell(action.label, tone, command(action), action.key_label)
+def tabs(switches: Sequence[Action], current: str, *, room: int | None = None) -> Sequence[Cell]:
+    """Return a tab for each action that opens a pane.
+
+    Args:
+        switches: The actions.
+        current: The pane in sight.
+        room: Cells they may take; the labels of the others are cut as far as it needs.
+    """
+    cells: list[Cell] = []
+    for letters in (None, *_CUT_TABS):
+        cells = [_tab(action, current, letters) for action in switches]
+        width = sum(len(cell.key) + 1 + len(cell.text) for cell in cells) + GAP * (len(cells) - 1)
+        if room is None or width <= room:
+            break
+    return cells
+
+
+def _tab(action: Action, current: str, letters: int | None) -> Cell:
+    here = action.opens == current
+    tone: Tone = "active" if here else "plain"
+    label = action.label if here else action.label[:letters]
+    return Cell(label, tone, command(action), action.key_label)
 
 
 def footer(offered: Sequence[Action]) -> tuple[Sequence[Cell], Sequence[Cell]]:

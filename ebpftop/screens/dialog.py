@@ -50,9 +50,9 @@ class Dialog(ModalScreen[None]):
     class Attempt(Message):
         """Asks the app to run an act off the event loop, and to say how it went."""
 
-        dialog: Dialog
-        """Who asks; it is told of the outcome."""
-        act: Callable[[], None]
+        dialog: Dialog | None
+        """Who asks, and is told of the outcome; None for a key that needs no dialog."""
+        act: Callable[[], object]
         """What to run; raises an `EbpftopError` where it cannot be done."""
         said: str
         """What to tell the operator once it is done."""

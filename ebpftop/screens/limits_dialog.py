@@ -19,6 +19,7 @@ from ebpftop.errors import UsageError
 from ebpftop.model import Limits, Snapshot
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.figures import limits_cells
+from ebpftop.screens.revert_field import RevertField
 from ebpftop.widgets.cells import Cell
 
 
@@ -91,11 +92,12 @@ class LimitsDialog(Dialog):
             )
             for setting in _SETTINGS
         }
+        self._revert = RevertField()
         self.show(snapshot)
 
     def fields(self) -> Sequence[Widget]:
         """Return a line for each setting."""
-        return [
+        rows = [
             Horizontal(
                 Label(setting.label, classes="label", markup=False),
                 self._inputs[setting.name],
@@ -104,6 +106,7 @@ class LimitsDialog(Dialog):
             )
             for setting in _SETTINGS
         ]
+        return [*rows, self._revert]
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw the limits in force now."""
@@ -127,7 +130,12 @@ class LimitsDialog(Dialog):
                 self.complain(f"{setting.label}: {error}", field)
                 return
         limits = Limits(**values)
-        self.attempt(partial(self._controls.set_limits, limits), "Set the limits")
+        try:
+            controls = self._revert.guarding(self._controls)
+        except UsageError as error:
+            self.complain(str(error), self._revert.entry)
+            return
+        self.attempt(partial(controls.set_limits, limits), f"Set the limits{self._revert.said()}")
 
     @on(Input.Submitted)
     def _submitted(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from textual import on
@@ -15,7 +15,6 @@ from ebpftop import model
 from ebpftop.control import Controls
 from ebpftop.filtering import Filter, FilterError, Kind
 from ebpftop.format import printable
-from ebpftop.model import Prefix
 from ebpftop.ranking import order
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.pane import Pane, Picture
@@ -59,8 +58,8 @@ class ListPane(Pane):
         """Return where the table's text comes from."""
 
     @abstractmethod
-    def about(self, target: Prefix) -> Sequence[Cell]:
-        """Say what is known of the selected address."""
+    def about(self, target: Any) -> Sequence[Cell]:
+        """Say what is known of what is selected: what the keys of its rows are."""
 
     @abstractmethod
     def empty_text(self) -> str:
@@ -110,10 +109,9 @@ class ListPane(Pane):
         return self.table
 
     @property
-    def target(self) -> Prefix | None:
-        """What the selection is on."""
-        selected: Prefix | None = self.active_table.selected
-        return selected
+    def target(self) -> Any:
+        """What the selection is on, None where it is on nothing."""
+        return self.active_table.selected
 
     def enter(self) -> None:
         """Take the focus, and start the selection on the row that is first at this moment."""
@@ -121,7 +119,7 @@ class ListPane(Pane):
         if self.table.selected is None:
             self.table.select(0)
 
-    def _open(self, dialog: Callable[[Controls, model.Snapshot, Prefix], Dialog | None]) -> None:
+    def _open(self, dialog: Callable[[Controls, model.Snapshot, Any], Dialog | None]) -> None:
         """Open a dialog that is locked to what the selection is on now."""
         if self.controls is not None and self.picture is not None and self.target is not None:
             opened = dialog(self.controls, self.picture.snapshot, self.target)

@@ -12,6 +12,7 @@ from textual.widgets import ContentSwitcher, Static
 from ebpftop.actions import ACTIONS, Action
 from ebpftop.control import Controls
 from ebpftop.screens import chrome
+from ebpftop.screens.acts import ActsPane
 from ebpftop.screens.blocks import BlocksPane
 from ebpftop.screens.overview import OverviewPane
 from ebpftop.screens.pane import Pane, Picture
@@ -19,9 +20,16 @@ from ebpftop.screens.programs import ProgramsPane
 from ebpftop.screens.shaper import ShaperPane
 from ebpftop.screens.talkers import TalkersPane
 from ebpftop.widgets.bar import Bar
-from ebpftop.widgets.cells import Cell
+from ebpftop.widgets.cells import GAP, Cell
 
-PANES: tuple[type[Pane], ...] = (OverviewPane, TalkersPane, BlocksPane, ShaperPane, ProgramsPane)
+PANES: tuple[type[Pane], ...] = (
+    OverviewPane,
+    TalkersPane,
+    BlocksPane,
+    ShaperPane,
+    ActsPane,
+    ProgramsPane,
+)
 """The panes, in the order of their tabs."""
 
 SMALLEST = (60, 15)
@@ -105,7 +113,9 @@ class MainScreen(Screen[None]):
         header = chrome.identity(self._names, snapshot, interval_s=interval_s, badges=badges)
         self._header.show(*header)
         switches = [action for action in ACTIONS if action.opens]
-        tabs = list(chrome.tabs(switches, self.pane.NAME))
+        # The pane's own summary yields to the tabs; what the app has to say does not.
+        taken = sum(len(cell.text) + GAP for cell in beside_tabs)
+        tabs = chrome.tabs(switches, self.pane.NAME, room=self.size.width - 2 - taken)
         self._tabs.show(tabs, beside_tabs or self.pane.summary())
         typing = self.pane.typing_keys()
         self._footer.show(*((typing, ()) if typing else chrome.footer(offered)))

@@ -75,7 +75,9 @@ class Dashboard:
     @property
     def selected(self) -> Prefix | None:
         """What is selected in the pane in sight."""
-        return self.list_pane.target
+        target = self.list_pane.target
+        assert target is None or isinstance(target, Prefix)
+        return target
 
     @property
     def addresses(self) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from ebpftop.errors import EbpftopError
 from ebpftop.model import (
     VERDICTS,
+    Act,
     Allowed,
     Blocks,
     Classes,
@@ -193,6 +194,16 @@ def classes(entries: Sequence[Shaped]) -> Classes:
         dropped_pps=(dropped > 0).astype(np.float64) * 50,
         members=[[Prefix.parse(member) for member in entry.members] for entry in entries],
     )
+
+
+def act(what: str = "block", target: str = "203.0.113.77", **changes: Any) -> Act:
+    """Build an act that was done ten seconds before the start, with `changes` made to it."""
+    base = Act(
+        id="a1b2c3d4", time_s=START_S - 10, user="alice", terminal="/dev/pts/3", what=what,
+        target=target, facet="block", old=None,
+        new={"until_s": START_S + 590, "reason": "syn flood", "by": "manual"}, result="done",
+    )  # fmt: skip
+    return replace(base, **changes)
 
 
 def snapshot(sequence: int = 0, **changes: Any) -> Snapshot:
