@@ -32,6 +32,7 @@ from ebpftop.screens.history import History
 from ebpftop.screens.limits_dialog import LimitsDialog
 from ebpftop.screens.main import MainScreen
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.source_history import SourceHistory
 from ebpftop.screens.undo_dialog import UndoDialog
 from ebpftop.sources import Sampler, Source
 from ebpftop.widgets.cells import Cell
@@ -105,6 +106,7 @@ class DashboardApp(App[None]):
         self.shown: Picture | None = None
         """What is displayed."""
         why = [f"Read-only: {read_only_reason}"] if read_only_reason else []
+        self._read_only_reason = printable(read_only_reason)
         self._notes = [printable(note, _MAX_WORDS) for note in (*why, *notices)]
         # Snapshots replace each other in the queue; what happened meanwhile must not get lost.
         self._arrived: deque[tuple[Sequence[Event], int]] = deque()
@@ -270,9 +272,11 @@ class DashboardApp(App[None]):
             missed += overwritten
         history = before.history if before else History()
         classes = before.classes if before else ClassHistory()
+        sources = before.sources if before else SourceHistory()
         return Picture(
-            snapshot, history.extended(snapshot), tuple(events), missed, classes.extended(snapshot)
-        )
+            snapshot, history.extended(snapshot), tuple(events), missed,
+            classes.extended(snapshot), sources.extended(snapshot),
+        )  # fmt: skip
 
     def _show_latest(self) -> None:
         if self.picture is not None:
@@ -307,7 +311,8 @@ class DashboardApp(App[None]):
         if waiting := self._waiting():
             yield self._countdown(waiting)
         if self.controls is None:
-            yield Cell("READ-ONLY", "badge")
+            who = f": {self._read_only_reason}" if self._read_only_reason else ""
+            yield Cell(f"READ-ONLY{who}", "badge")
         if self.paused:
             yield Cell("PAUSED", "badge")
         if self.main.pane.filter_text:
@@ -334,7 +339,7 @@ class DashboardApp(App[None]):
 
     def _open_limits(self) -> None:
         if self.controls is not None and self.picture is not None:
-            self.push_screen(LimitsDialog(self.controls, self.picture.snapshot))
+            self.push_screen(LimitsDialog(self.controls, self.picture))
 
     def _open_undo(self) -> None:
         last = self._last_act()

@@ -114,11 +114,13 @@ def show(session: Session, *, interval_s: float, keep: bool) -> None:
         EbpftopError: What is watched went away.
     """
     reader, writer = session.reader, session.writer
+    from ebpftop.control.audit import Operator
+
     seat = bpffs.ControlSeat(writer.name) if writer else None
     try:
-        taken = seat.take() if seat else ""
+        taken = seat.take(Operator.here().user) if seat else ""
         if taken and session.ours:
-            raise EbpftopError(f"{taken} took the new instance first", "try again")
+            raise EbpftopError(f"the new instance was taken first, {taken}", "try again")
         error = _run_app(session, taken or "", interval_s)
     finally:
         if seat:
@@ -159,7 +161,7 @@ def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | 
         title=session.reader.describe(),
         interval_s=interval_s,
         controls=control,
-        read_only_reason=f"{taken} has control" if taken else "",
+        read_only_reason=taken,
         notices=session.notices,
     )
     if control:

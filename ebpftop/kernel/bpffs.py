@@ -209,14 +209,16 @@ class ControlSeat:
             RUN / f"{name}.control", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
 
-    def take(self) -> str | None:
-        """Take the seat; says who sits there where it is taken."""
+    def take(self, user: str) -> str | None:
+        """Take the seat for `user`; says who has it, and since when, where it is taken."""
         if not _flock(self._handle, 0.0):
-            return os.pread(self._handle, 200, 0).decode(errors="replace") or "another dashboard"
-        user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
+            said = os.pread(self._handle, 200, 0).decode(errors="replace")
+            return said or "another dashboard has control"
+        since = time.strftime("%a %H:%M:%S")
         os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{user}, process {os.getpid()}, since {since},".encode(), 0)
+        os.pwrite(
+            self._handle, f"{user}, process {os.getpid()} has control since {since}".encode(), 0
+        )
         return None
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError, UsageError
 from ebpftop.model import Prefix, Snapshot
 from ebpftop.screens.dialog import Dialog, target_facts
+from ebpftop.screens.foresight import foresight_rows
+from ebpftop.screens.pane import Picture
 from ebpftop.screens.revert_field import RevertField
 from ebpftop.widgets.cells import Cell
 
@@ -33,7 +35,7 @@ class BlockDialog(Dialog):
 
     Args:
         controls: What blocks.
-        snapshot: What is known when it opens.
+        picture: What is known when it opens.
         target: The address; None for one that is typed.
     """
 
@@ -46,12 +48,11 @@ class BlockDialog(Dialog):
         reason: str | None
         """Why dropping it could cut the operator off; None where it could not."""
 
-    def __init__(
-        self, controls: Controls, snapshot: Snapshot, target: Prefix | None = None
-    ) -> None:
+    def __init__(self, controls: Controls, picture: Picture, target: Prefix | None = None) -> None:
         super().__init__("New block" if target is None else f"Block {target}", "block")
         self._controls = controls
-        self._snapshot = snapshot
+        self._snapshot = picture.snapshot
+        self._history = picture.sources
         self.target = target
         self._guarded: dict[Prefix, str | None] = {}
         whole = "" if target is None else str(target.length - _offset(target))
@@ -87,7 +88,9 @@ class BlockDialog(Dialog):
         self.show(self._snapshot)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw what the prefix sends now, and whether it holds the operator's own access."""
+        """Draw what the prefix sends and sent, and whether it holds the operator's own access."""
+        if snapshot.sequence != self._snapshot.sequence:
+            self._history = self._history.extended(snapshot)
         self._snapshot = snapshot
         try:
             prefix = self._prefix()
@@ -97,6 +100,8 @@ class BlockDialog(Dialog):
             return
         rows = [[Cell("blocks", "muted"), Cell(str(prefix), "strong")]]
         rows.extend(target_facts(snapshot, prefix))
+        allowed = [snapshot.allowed.prefix(row) for row in range(len(snapshot.allowed))]
+        rows.extend(foresight_rows(self._history.if_blocked(prefix, allowed)))
         reason = self._guarded.get(prefix)
         if reason is not None:
             rows.append([Cell("careful", "alarm"), Cell(reason, "bad")])

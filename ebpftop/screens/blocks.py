@@ -207,4 +207,4 @@ class BlocksPane(ListPane):
 
     def _new_block(self) -> None:
         if self.controls is not None and self.picture is not None:
-            self.app.push_screen(BlockDialog(self.controls, self.picture.snapshot))
+            self.app.push_screen(BlockDialog(self.controls, self.picture))

@@ -19,6 +19,8 @@ from ebpftop.errors import UsageError
 from ebpftop.model import Limits, Snapshot
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.figures import limits_cells
+from ebpftop.screens.foresight import foresight_rows
+from ebpftop.screens.pane import Picture
 from ebpftop.screens.revert_field import RevertField
 from ebpftop.widgets.cells import Cell
 
@@ -78,12 +80,14 @@ class LimitsDialog(Dialog):
 
     Args:
         controls: What sets them.
-        snapshot: What is known when it opens.
+        picture: What is known when it opens.
     """
 
-    def __init__(self, controls: Controls, snapshot: Snapshot) -> None:
+    def __init__(self, controls: Controls, picture: Picture) -> None:
         super().__init__("Limits for every source", "put in force")
         self._controls = controls
+        snapshot = self._snapshot = picture.snapshot
+        self._history = picture.sources
         self._inputs = {
             setting.name: Input(
                 setting.text(getattr(snapshot.limits, setting.name)),
@@ -109,15 +113,37 @@ class LimitsDialog(Dialog):
         return [*rows, self._revert]
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw the limits in force now."""
+        """Draw the limits in force now, and what those in the fields would have stopped."""
+        if snapshot.sequence != self._snapshot.sequence:
+            self._history = self._history.extended(snapshot)
+        self._snapshot = snapshot
         cells = limits_cells(snapshot.limits)[1:]
         amounts = "   ".join(cell.text for cell in cells if cell.tone == "strong")
         rest = "   ".join(cell.text for cell in cells if cell.tone != "strong")
         labels = ("in force", "") if amounts else ("in force",)
         words = (amounts, rest) if amounts else (rest,)
-        self.facts.show(
-            [[Cell(a, "muted"), Cell(b, "strong")] for a, b in zip(labels, words, strict=True)]
-        )
+        rows = [[Cell(a, "muted"), Cell(b, "strong")] for a, b in zip(labels, words, strict=True)]
+        self.facts.show([*rows, *self._foresight()])
+
+    def _foresight(self) -> list[list[Cell]]:
+        """Say what the limits in the fields would have stopped in the last minute."""
+        try:
+            limits = self._limits()
+        except UsageError:
+            return [[Cell("foresight", "muted"), Cell(fmt.UNKNOWN, "muted")], [Cell(""), Cell("")]]
+        snapshot = self._snapshot
+        spared = [snapshot.allowed.prefix(row) for row in range(len(snapshot.allowed))]
+        spared += [prefix for prefix, _ in snapshot.protected]
+        note = "connection requests are not known by source" if limits.syn else ""
+        return foresight_rows(self._history.if_limited(limits, spared), note=note)
+
+    def _limits(self) -> Limits:
+        values = {s.name: s.parse(self._inputs[s.name].value) for s in _SETTINGS}
+        return Limits(**values)
+
+    @on(Input.Changed)
+    def _changed(self) -> None:
+        self.show(self._snapshot)
 
     def action_confirm(self) -> None:
         """Check the fields and put them in force."""

@@ -15,6 +15,7 @@ from ebpftop.control import Controls
 from ebpftop.model import Event, Snapshot
 from ebpftop.screens.class_history import ClassHistory
 from ebpftop.screens.history import History
+from ebpftop.screens.source_history import SourceHistory
 from ebpftop.widgets.cells import Cell
 
 
@@ -32,6 +33,8 @@ class Picture:
     """Events since the dashboard opened that were overwritten before they were read."""
     classes: ClassHistory = field(default_factory=ClassHistory)
     """What came of each traffic class in the last minute."""
+    sources: SourceHistory = field(default_factory=SourceHistory)
+    """What the busiest sources sent in the last minute."""
 
 
 class Pane(Vertical):

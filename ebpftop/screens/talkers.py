@@ -140,12 +140,16 @@ class TalkersPane(ListPane):
         """Return its acts on the selected source."""
         return {
             **super().acts(),
-            "block": lambda: self._open(BlockDialog),
+            "block": self._block,
             "unblock": lambda: self._open(unblock_dialog),
             "allow": lambda: self._open(allow_dialog),
             "disallow": lambda: self._open(disallow_dialog),
             "assign": lambda: self._open(AssignDialog),
         }
+
+    def _block(self) -> None:
+        if self.controls is not None and self.picture is not None and self.target is not None:
+            self.app.push_screen(BlockDialog(self.controls, self.picture, self.target))
 
     def can(self, action_id: str) -> bool:
         """Whether one of its acts makes sense for the selected source."""
