@@ -113,9 +113,11 @@ class MainScreen(Screen[None]):
         header = chrome.identity(self._names, snapshot, interval_s=interval_s, badges=badges)
         self._header.show(*header)
         switches = [action for action in ACTIONS if action.opens]
-        # The pane's own summary yields to the tabs; what the app has to say does not.
-        taken = sum(len(cell.text) + GAP for cell in beside_tabs)
+        # The pane's own summary yields to the tabs, unless it says that rows are left out.
+        summary = self.pane.summary()
+        firm = beside_tabs or (summary if self.pane.filter_text else ())
+        taken = sum(len(cell.text) + GAP for cell in firm)
         tabs = chrome.tabs(switches, self.pane.NAME, room=self.size.width - 2 - taken)
-        self._tabs.show(tabs, beside_tabs or self.pane.summary())
+        self._tabs.show(tabs, beside_tabs or summary)
         typing = self.pane.typing_keys()
         self._footer.show(*((typing, ()) if typing else chrome.footer(offered)))

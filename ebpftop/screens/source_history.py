@@ -117,6 +117,24 @@ class SourceHistory:
             stopped[:, _within(table.high, table.low, each)] = 0.0
         return self._foresight(table, stopped)
 
+    def around(self, address: Prefix, at_s: float) -> tuple[float, float]:
+        """Return what of a source passed a second before an instant, and its drops since.
+
+        Args:
+            address: The source.
+            at_s: The instant, in seconds of CLOCK_MONOTONIC.
+        """
+        before, dropped = float("nan"), 0.0
+        for sample in self.samples:
+            found = np.flatnonzero((sample.low == address.low) & (sample.high == address.high))
+            packets = float(sample.packets[found].sum())
+            lost = float(sample.dropped[found].sum())
+            if sample.at_s <= at_s:
+                before = (packets - lost) / sample.length_s
+            else:
+                dropped += lost * min(1.0, (sample.at_s - at_s) / sample.length_s)
+        return max(0.0, before), dropped
+
     def _foresight(self, table: _Table, stopped: F64) -> Foresight:
         seconds = sum(sample.length_s for sample in self.samples)
         by_source = stopped.sum(axis=0)
