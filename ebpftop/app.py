@@ -275,7 +275,7 @@ class DashboardApp(App[None]):
         sources = before.sources if before else SourceHistory()
         return Picture(
             snapshot, history.extended(snapshot), tuple(events), missed,
-            classes.extended(snapshot), sources.extended(snapshot),
+            classes=classes.extended(snapshot), sources=sources.extended(snapshot),
         )  # fmt: skip
 
     def _show_latest(self) -> None:

@@ -21,6 +21,7 @@ from ebpftop.screens.dialog import Dialog, target_facts
 from ebpftop.screens.foresight import foresight_rows
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.revert_field import RevertField
+from ebpftop.screens.what_if import if_blocked
 from ebpftop.widgets.cells import Cell
 
 DEFAULT_DURATION = "10m"
@@ -101,7 +102,7 @@ class BlockDialog(Dialog):
         rows = [[Cell("blocks", "muted"), Cell(str(prefix), "strong")]]
         rows.extend(target_facts(snapshot, prefix))
         allowed = [snapshot.allowed.prefix(row) for row in range(len(snapshot.allowed))]
-        rows.extend(foresight_rows(self._history.if_blocked(prefix, allowed)))
+        rows.extend(foresight_rows(if_blocked(self._history, prefix, allowed)))
         reason = self._guarded.get(prefix)
         if reason is not None:
             rows.append([Cell("careful", "alarm"), Cell(reason, "bad")])

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ebpftop import format as fmt
 from ebpftop.model import Act, Prefix, Snapshot
 from ebpftop.model.acts import DONE
@@ -75,11 +77,22 @@ class Effects:
             return None
         clock = self._snapshot.clock
         at_s = clock.monotonic_ns / 1e9 - (clock.wall_s - act.time_s)
-        before, dropped = self._history.around(address, at_s)
+        before, dropped = _around(self._history, address, at_s)
         if act.facet == "limits" and dropped < 1:
             return None  # it is about everybody: say so only where something came of it
         now = float(sources.pps[row]) - float(sources.dropped_pps[row])
         return Effect(act, before, max(0.0, now), dropped)
+
+
+def _around(history: SourceHistory, address: Prefix, at_s: float) -> tuple[float, float]:
+    """Return what of a source passed a second before an instant, and its drops since."""
+    series = history.of(address)
+    before = series.times_s <= at_s
+    passed = (series.pps - series.dropped_pps)[before]
+    # Of the tick in which it was done, what came after.
+    part = np.clip((series.times_s - at_s) / series.lengths_s, 0.0, 1.0)
+    dropped = float((series.dropped_pps * series.lengths_s * part).sum())
+    return (max(0.0, float(passed[-1])) if len(passed) else float("nan")), dropped
 
 
 def _is_about(targets: Sequence[Prefix], address: Prefix) -> bool:

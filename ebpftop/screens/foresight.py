@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ebpftop import format as fmt
 from ebpftop.screens.figures import number_of
-from ebpftop.screens.source_history import Foresight
+from ebpftop.screens.what_if import Foresight
 from ebpftop.widgets.cells import Cell
 
 

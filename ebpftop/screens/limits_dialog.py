@@ -22,6 +22,7 @@ from ebpftop.screens.figures import limits_cells
 from ebpftop.screens.foresight import foresight_rows
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.revert_field import RevertField
+from ebpftop.screens.what_if import if_limited
 from ebpftop.widgets.cells import Cell
 
 
@@ -135,7 +136,7 @@ class LimitsDialog(Dialog):
         spared = [snapshot.allowed.prefix(row) for row in range(len(snapshot.allowed))]
         spared += [prefix for prefix, _ in snapshot.protected]
         note = "connection requests are not known by source" if limits.syn else ""
-        return foresight_rows(self._history.if_limited(limits, spared), note=note)
+        return foresight_rows(if_limited(self._history, limits, spared), note=note)
 
     def _limits(self) -> Limits:
         values = {s.name: s.parse(self._inputs[s.name].value) for s in _SETTINGS}

@@ -34,7 +34,7 @@ class Picture:
     classes: ClassHistory = field(default_factory=ClassHistory)
     """What came of each traffic class in the last minute."""
     sources: SourceHistory = field(default_factory=SourceHistory)
-    """What the busiest sources sent in the last minute."""
+    """What those who send most sent in the last minute."""
 
 
 class Pane(Vertical):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from ebpftop.model import Limits, Prefix, Snapshot
-from ebpftop.screens.source_history import KEPT_SOURCES, SourceHistory
+from ebpftop.screens.foresight import foresight_rows
+from ebpftop.screens.source_history import SourceHistory
+from ebpftop.screens.what_if import if_blocked, if_limited
 from tests.tui.driving import dashboard
 from tests.tui.fakes import (
     FakeControls,
@@ -44,7 +46,7 @@ def history(*loud_pps: float) -> SourceHistory:
 
 
 def test_a_block_would_have_stopped_what_its_prefix_sent() -> None:
-    found = history(1000, 2000, 3000).if_blocked(Prefix.parse("10.0.0.0/24"))
+    found = if_blocked(history(1000, 2000, 3000), Prefix.parse("10.0.0.0/24"))
     assert found.packets == 6300
     assert found.seconds == 3
     assert found.received == 6450
@@ -55,19 +57,19 @@ def test_a_block_would_have_stopped_what_its_prefix_sent() -> None:
 
 
 def test_who_is_allowed_would_have_passed() -> None:
-    found = history(1000).if_blocked(Prefix.parse("10.0.0.0/8"), [Prefix.parse("10.0.0.0/30")])
+    found = if_blocked(history(1000), Prefix.parse("10.0.0.0/8"), [Prefix.parse("10.0.0.0/30")])
     assert (found.packets, found.hit) == (50, 1)
 
 
 def test_only_the_last_minute_counts() -> None:
-    found = history(*([9000] * 60), *([10] * 60)).if_blocked(Prefix.parse(LOUD))
+    found = if_blocked(history(*([9000] * 60), *([10] * 60)), Prefix.parse(LOUD))
     assert found.packets == 600
     assert found.seconds == 60
 
 
 def test_a_limit_would_have_stopped_what_is_over_it_once_its_burst_is_used_up() -> None:
     limits = Limits(pps=400, burst_s=2.0, block_for_s=0)
-    found = history(1000, 1000, 1000, 100).if_limited(limits)
+    found = if_limited(history(1000, 1000, 1000, 100), limits)
     # 600 too many a second, of which 800 may run ahead.
     assert found.packets == pytest.approx(3 * 600 - 800)
     assert [str(address) for address, _ in found.talkers] == [LOUD]
@@ -77,37 +79,36 @@ def test_a_limit_would_have_stopped_what_is_over_it_once_its_burst_is_used_up() 
 def test_bits_are_limited_as_packets_are() -> None:
     # Each packet of a fake source has 4000 bits.
     limits = Limits(bps=400 * 4000, burst_s=0.001, block_for_s=0)
-    found = history(1000, 1000).if_limited(limits)
+    found = if_limited(history(1000, 1000), limits)
     assert found.packets == pytest.approx(1200, rel=0.01)
 
 
 def test_who_stays_over_a_limit_would_have_been_blocked() -> None:
     limits = Limits(pps=500, burst_s=0.01, grace_s=1.5, block_for_s=3.0)
-    found = history(1000, 1000, 1000, 1000, 1000, 400).if_limited(limits)
+    found = if_limited(history(1000, 1000, 1000, 1000, 1000, 400), limits)
     # Over for two seconds, then blocked for three, and then under the limit again.
     assert found.packets == pytest.approx(2 * 500 + 3 * 1000, rel=0.01)
 
 
 def test_limits_that_are_off_would_have_stopped_nothing() -> None:
-    assert history(1000).if_limited(Limits()).packets == 0
-    assert SourceHistory().if_limited(Limits(pps=1)).seconds == 0
-    assert SourceHistory().if_blocked(Prefix.parse("0.0.0.0/0")).seconds == 0
+    assert if_limited(history(1000), Limits()).packets == 0
+    assert if_limited(SourceHistory(), Limits(pps=1)).seconds == 0
+    assert if_blocked(SourceHistory(), Prefix.parse("0.0.0.0/0")).seconds == 0
 
 
 def test_limits_spare_the_protected() -> None:
-    found = history(1000).if_limited(Limits(pps=10, burst_s=0.01), [Prefix.parse(LOUD)])
+    found = if_limited(history(1000), Limits(pps=10, burst_s=0.01), [Prefix.parse(LOUD)])
     assert {str(address) for address, _ in found.talkers} == {QUIET, NEAR}
 
 
-def test_the_busiest_are_kept_and_the_rest_is_one_row() -> None:
+def test_what_came_from_sources_that_are_not_kept_is_said() -> None:
     many = many_sources(100_000)
     total = float(np.sum(many.pps))
     kept = SourceHistory().extended(snapshot(1, sources=many, rates=rates(total, 0.0)))
-    (sample,) = kept.samples
-    assert len(sample.low) == KEPT_SOURCES
-    assert sample.packets.min() >= np.sort(many.pps)[-KEPT_SOURCES - 1]
-    assert sample.packets.sum() + sample.rest == pytest.approx(total)
-    assert kept.if_blocked(Prefix.parse("10.0.0.0/8")).rest == pytest.approx(sample.rest)
+    found = if_blocked(kept, Prefix.parse("10.0.0.0/8"))
+    assert found.packets + found.rest == pytest.approx(total, rel=1e-4)
+    assert found.rest > 0
+    assert "too small to be kept" in foresight_rows(found)[-1][1].text
 
 
 def test_a_minute_of_many_sources_is_judged_while_one_types() -> None:
@@ -116,8 +117,8 @@ def test_a_minute_of_many_sources_is_judged_while_one_types() -> None:
         many = many_sources(20_000, seed=second)
         kept = kept.extended(snapshot(second, sources=many, rates=rates(1e6, 0.0)))
     began_s = time.process_time()
-    kept.if_limited(Limits(pps=100))
-    kept.if_blocked(Prefix.parse("10.0.0.0/8"))
+    if_limited(kept, Limits(pps=100))
+    if_blocked(kept, Prefix.parse("10.0.0.0/8"))
     assert time.process_time() - began_s < 1.0
 
 
