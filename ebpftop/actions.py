@@ -106,6 +106,10 @@ ACTIONS: tuple[Action, ...] = (
         writes=True, panes=(BLOCKS,),
     ),
     Action(
+        "import", ("i",), "import", "Block or allow a whole list from a file, all or none",
+        writes=True, panes=(BLOCKS,),
+    ),
+    Action(
         "unblock", ("u",), "unblock", "End the block that holds the selected row",
         writes=True, panes=_ON_SOURCES,
     ),
@@ -132,6 +136,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("filter", ("/",), "filter", "Show only the rows that match an expression", panes=_LISTS),
     Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_LISTS),
     Action("sort", ("s",), "sort", "Sort by the next column", panes=_LISTS),
+    Action("export", ("e",), "export", "Write the list to a file", panes=(BLOCKS,)),
     Action("pause", ("p",), "pause", "Freeze the display; data is still collected"),
     Action("limits", ("l",), "limits", "Change the limits that hold for every source", writes=True),
     Action(

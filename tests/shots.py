@@ -14,10 +14,9 @@ from ebpftop.app import DashboardApp
 from ebpftop.cli.demo import POLICY
 from ebpftop.control import policy as policies
 from ebpftop.control.everything import InstanceControl
-from ebpftop.control.protection import BlockRequest
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
-from ebpftop.model import Prefix
+from ebpftop.model import BlockRequest, Prefix
 from ebpftop.sources.live import LiveSource
 
 TRAFFIC_S = 20.0

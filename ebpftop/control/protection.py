@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -36,23 +36,11 @@ from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.format import printable
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.clock import coarse_ns
-from ebpftop.model import Limits, Prefix
+from ebpftop.model import BlockRequest, Limits, Prefix
 
 MOST_EVENTS_AT_ONCE = 16
 """Blocks of a list that are told one by one; a longer list is told as its first ones."""
 _NS = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class BlockRequest:
-    """One block to set."""
-
-    prefix: Prefix
-    """Whom."""
-    for_s: float | None
-    """How long, in seconds; None is for ever."""
-    reason: str = ""
-    """Why, in the operator's words."""
 
 
 class ProtectionControl(InstanceWriter):

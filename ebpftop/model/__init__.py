@@ -32,7 +32,15 @@ from ebpftop.model.inspection import (
     Listing,
     ProgramFacts,
 )
-from ebpftop.model.protection import Allowed, Blocks, Limits, Sent, Sources, SourceState
+from ebpftop.model.protection import (
+    Allowed,
+    BlockRequest,
+    Blocks,
+    Limits,
+    Sent,
+    Sources,
+    SourceState,
+)
 from ebpftop.model.shaping import DIRECTIONS, SHAPINGS, Classes, ClassKey, TrafficClass
 from ebpftop.model.snapshot import (
     VERDICTS,
@@ -62,6 +70,7 @@ __all__ = [
     "Allowed",
     "Backend",
     "Backends",
+    "BlockRequest",
     "Blocks",
     "ClassKey",
     "Classes",

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ebpftop.kernel import bpffs
-from tests.bench import kernel, reading
+from tests.bench import kernel, lists, reading
 
 
 def _table(title: str, rows: list[dict[str, object]]) -> None:
@@ -28,6 +28,7 @@ def main() -> None:
         "nanoseconds a packet, shaper": kernel.shaper(),
         "programs": kernel.programs(),
         "reading and ranking sources": reading.run(),
+        "lists": lists.run(),
     }
     for title, rows in results.items():
         _table(title, rows)

@@ -18,12 +18,12 @@ from ebpftop.bpf import shaper_layout
 from ebpftop.config import Policy
 from ebpftop.control import policy as policies
 from ebpftop.control.class_states import ClassRequest
-from ebpftop.control.protection import BlockRequest, ProtectionControl
+from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.shaping import ShapingControl
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.instance import PIPELINE, PROGRAMS, Instance
 from ebpftop.kernel.netlink.links import netlink
-from ebpftop.model import ClassKey, Limits, Prefix, TrafficClass
+from ebpftop.model import BlockRequest, ClassKey, Limits, Prefix, TrafficClass
 
 ROUNDS = 15
 REPEAT = 300_000
