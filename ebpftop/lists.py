@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,8 @@ from typing import Any
 
 from ebpftop.errors import KernelRefusedError, UsageError
 from ebpftop.format import parse_address, printable
-from ebpftop.model import BlockRequest, Prefix
+from ebpftop.model import BlockRequest
 
-_MAPPED = 0xFFFF << 32
 _MOST_REASON = 200
 
 
@@ -105,7 +103,7 @@ def _elements(text: str, name: str, defaults: Defaults) -> Iterator[tuple[str, A
 
 def _entry(value: Any, defaults: Defaults) -> BlockRequest:
     if isinstance(value, str):
-        return BlockRequest(_address(value), defaults.for_s, defaults.reason)
+        return BlockRequest(parse_address(value), defaults.for_s, defaults.reason)
     if not isinstance(value, dict) or not isinstance(value.get("address"), str):
         raise UsageError("it is neither an address nor an object with an `address`")
     for_s = value.get("expires_in_s", defaults.for_s)
@@ -116,15 +114,7 @@ def _entry(value: Any, defaults: Defaults) -> BlockRequest:
     reason = value.get("reason", defaults.reason)
     if not isinstance(reason, str):
         raise UsageError("`reason` is a text")
-    return BlockRequest(_address(value["address"]), for_s, printable(reason, _MOST_REASON))
-
-
-def _address(text: str) -> Prefix:
-    """Read an address; a single one of IPv4, of which long lists consist, by the C library."""
-    try:
-        return Prefix(0, _MAPPED | int.from_bytes(socket.inet_pton(socket.AF_INET, text), "big"))
-    except (OSError, ValueError):
-        return parse_address(text)
+    return BlockRequest(parse_address(value["address"]), for_s, printable(reason, _MOST_REASON))
 
 
 def json_text(rows: Iterable[dict[str, Any]]) -> str:

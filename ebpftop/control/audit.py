@@ -19,6 +19,7 @@ from ebpftop.errors import ChangedSinceError, EbpftopError, KernelRefusedError
 from ebpftop.format import printable
 from ebpftop.journal import Line, Log, default_path
 from ebpftop.kernel.instance import Instance
+from ebpftop.model import Prefix
 from ebpftop.model.acts import DONE
 
 _NOBODY = 0xFFFFFFFF
@@ -35,7 +36,7 @@ class Intent:
     """`block`, `limit`, `class set`, ..."""
     facet: str = ""
     """The part of the state that it changes: a word of `model.acts.FACETS`, empty for none."""
-    targets: Sequence[str] = ()
+    targets: Sequence[str | Prefix] = ()
     """The addresses, prefixes or classes."""
     wanted: Any = None
     """The state that is intended, as far as it is known before."""
@@ -52,7 +53,7 @@ class Intent:
     def target(self) -> str:
         """The target in words."""
         if len(self.targets) == 1:
-            return self.targets[0]
+            return str(self.targets[0])
         return f"{len(self.targets):,} addresses" if self.targets else ""
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -85,10 +84,13 @@ def packed(states: States) -> Any:
     """Return the states as JSON has them: one as it is, many in groups that share one."""
     if len(states) == 1:
         return next(iter(states.values()))
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[Any, dict[str, Any]] = {}
     for prefix, state in states.items():
-        key = json.dumps(state)
-        groups.setdefault(key, {"state": state, "targets": []})["targets"].append(str(prefix))
+        key = tuple(state.values()) if isinstance(state, dict) else state
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = {"state": state, "targets": []}
+        group["targets"].append(str(prefix))
     return list(groups.values())
 
 

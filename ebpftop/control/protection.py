@@ -64,7 +64,7 @@ class ProtectionControl(InstanceWriter):
         """Return the state of an act's targets, as JSON has it."""
         if intent.facet == "limits":
             return asdict(layout.limits(table.config))
-        prefixes = [Prefix.parse(text) for text in intent.targets]
+        prefixes = [each for each in intent.targets if isinstance(each, Prefix)]
         if intent.facet == "allow":
             return packed(allow_states(table, prefixes))
         return packed(block_states(table, self._maps["auto_blocks"], prefixes))
@@ -145,7 +145,7 @@ class ProtectionControl(InstanceWriter):
         Raises:
             NotFoundError: It is not blocked; names the block that covers it.
         """
-        with self._writing(Intent("unblock", "block", [str(prefix)])) as table:
+        with self._writing(Intent("unblock", "block", [prefix])) as table:
             listed = table.slot_of(prefix, Rule.BLOCKED) is not None
             if not listed and not self._blocked_automatically(prefix):
                 raise self._not_blocked(table, prefix)
@@ -192,7 +192,7 @@ class ProtectionControl(InstanceWriter):
         Raises:
             NotFoundError: It is not in it.
         """
-        with self._writing(Intent("disallow", "allow", [str(prefix)])) as table:
+        with self._writing(Intent("disallow", "allow", [prefix])) as table:
             slot = table.slot_of(prefix, Rule.ALLOWED)
             if slot is None:
                 covering = _holder(table, prefix, Rule.ALLOWED)
@@ -295,7 +295,7 @@ def _left(ends_ns: Mapping[Prefix, int]) -> Mapping[Prefix, int]:
 
 
 def _list_intent(what: str, facet: str, states: States) -> Intent:
-    return Intent(what, facet, list(map(str, states)), wanted=packed(states))
+    return Intent(what, facet, list(states), wanted=packed(states))
 
 
 def _holder(table: RuleTable, prefix: Prefix, kind: Rule) -> Prefix | None:

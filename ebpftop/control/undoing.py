@@ -145,9 +145,9 @@ def _not_over(states: States) -> States:
     return {prefix: None if is_over(state) else state for prefix, state in states.items()}
 
 
-def _targets(facet: str, target: str, value: Any) -> Sequence[str]:
+def _targets(facet: str, target: str, value: Any) -> Sequence[str | Prefix]:
     if facet in ("block", "allow"):
-        return list(map(str, unpacked(value, target)))
+        return list(unpacked(value, target))
     return [target] if target else []
 
 

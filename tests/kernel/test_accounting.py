@@ -22,7 +22,7 @@ from ebpftop.control import everything
 from ebpftop.control.everything import InstanceControl
 from ebpftop.errors import KernelRefusedError
 from ebpftop.journal.log import PATH_VARIABLE
-from ebpftop.model import ClassKey, Limits, Prefix
+from ebpftop.model import BlockRequest, ClassKey, Limits, Prefix
 from tests.kernel.stage import IFACE, PROGRAM, Done, Stage, ebpftop, staged, until
 
 pytestmark = pytest.mark.kernel
@@ -194,6 +194,8 @@ ACTS: dict[str, Callable[[InstanceControl], Any]] = {
     "unblock": lambda c: c.unblock(Prefix.parse(ONE)),
     "allow": lambda c: c.allow(Prefix.parse(TWO)),
     "disallow": lambda c: c.disallow(Prefix.parse(TWO)),
+    "block_all": lambda c: c.block_all([BlockRequest(Prefix.parse(NET), None)]),
+    "allow_all": lambda c: c.allow_all([Prefix.parse("10.9.0.1"), Prefix.parse("10.9.0.2")]),
     "set_limits": lambda c: c.set_limits(Limits(pps=77)),
     "undo": lambda c: c.undo(),
     "set_class": lambda c: c.shaping.set_class(ClassKey("video"), {"rate_bps": 10**6}),
