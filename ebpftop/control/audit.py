@@ -102,7 +102,10 @@ def _terminal() -> str | None:
 def log_of(instance: Instance) -> Log:
     """Return the audit log of an instance; who may watch it may read the log."""
     path = Path(instance.meta.audit) if instance.meta.audit else default_path()
-    return Log(path, instance.folder.stat().st_gid)
+    gid = 0
+    with suppress(FileNotFoundError):  # its interface was deleted, and a sweep took it
+        gid = instance.folder.stat().st_gid
+    return Log(path, gid)
 
 
 @contextmanager
