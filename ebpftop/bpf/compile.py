@@ -44,10 +44,16 @@ def expanded(name: str) -> str:
 
 
 def fields(kind: Any, name: str = "", offset: int = 0) -> list[list[Any]]:
-    """Return every scalar of a ctypes type as [dotted name, offset, size]."""
-    if not hasattr(kind, "_fields_"):
-        return [[name, offset, ctypes.sizeof(kind)]]
+    """Return every scalar of a ctypes type as [dotted name, offset, size].
+
+    Of an array of structures it is the array, and then every part of its first one.
+    """
     found = []
+    if not hasattr(kind, "_fields_"):
+        found = [[name, offset, ctypes.sizeof(kind)]]
+        kind, name = getattr(kind, "_type_", None), f"{name}[]"
+        if not hasattr(kind, "_fields_"):
+            return found
     for field, inner, *_ in kind._fields_:
         at = offset + getattr(kind, field).offset
         found += fields(inner, f"{name}.{field}" if name else field, at)

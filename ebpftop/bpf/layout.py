@@ -298,11 +298,16 @@ def limits(config: np.ndarray[Any, Any]) -> Limits:
 
 
 def flattened(dtype: np.dtype[Any], name: str = "", offset: int = 0) -> list[tuple[str, int, int]]:
-    """Return every scalar or plain array of a dtype as (dotted name, offset, size)."""
+    """Return every scalar or plain array of a dtype as (dotted name, offset, size).
+
+    Of an array of records it is the array, and then every part of its first record.
+    """
     base, shape = (dtype.subdtype or (dtype, ()))[:2]
-    if base.fields is None or shape:
+    if base.fields is None:
         return [(name, offset, dtype.itemsize)]
     found: list[tuple[str, int, int]] = []
+    if shape:
+        found, name = [(name, offset, dtype.itemsize)], f"{name}[]"
     for field, (inner, at, *_) in base.fields.items():
         found += flattened(inner, f"{name}.{field}" if name else field, offset + at)
     return found

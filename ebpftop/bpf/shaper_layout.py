@@ -15,6 +15,8 @@ from ebpftop.model import DIRECTIONS
 TIME_SHIFT = 8
 """Line time is in nanoseconds times 2 to this."""
 COST_SHIFT = 16
+RESERVE_SHARES = 16
+"""Of these parts of its parent's burst a class leaves `reserve` to the others."""
 CLASSES = 256
 CLASS_NAME_BYTES = 32
 HOOKED_INTERFACES = 64
@@ -59,13 +61,17 @@ CONFIG = np.dtype(
         for name in ("generation", "flags", "horizon", "mark", "count_sent", "retired_packets")
     ]
 )
+BUCKET_SHAPE = np.dtype([(name, U64) for name in ("byte_cost", "burst", "mark", "coarse")])
 TRAFFIC_CLASS = np.dtype(
     [
+        ("shaping", U64),
+        ("direction", U64),
+        ("shapes", BUCKET_SHAPE, 2),
         *(
             (name, U64)
             for name in (
-                "shaping", "direction", "byte_cost", "burst", "coarse", "mark", "parent",
-                "reserve", "htb", "rate_bps", "burst_bytes", "priority", "wanted", "set_ns",
+                "parent", "reserve", "htb", "rate_bps", "burst_bytes", "priority", "wanted",
+                "set_ns", "queue_from", "lost_packets", "lost_bytes",
             )
         ),
         ("name", f"S{CLASS_NAME_BYTES}"),
@@ -77,7 +83,7 @@ CLASS_STATS = np.dtype(
         (name, U64)
         for name in (
             "packets", "bytes", "dropped_packets", "dropped_bytes", "marked_packets",
-            "borrowed_bytes", "queued_packets", "queued_bytes",
+            "borrowed_bytes", "queued_bytes",
         )
     ]
 )  # fmt: skip
@@ -85,6 +91,7 @@ STATS = np.dtype(
     [(name, COUNT, len(DIRECTIONS)) for name in ("classified", "unclassified", "exempt")]
 )
 SENT = np.dtype([(name, U64) for name in ("policy", "packets", "bytes", "first_ns")])
+REQUEST = np.dtype([(name, U64) for name in ("slot", "shape", "factor", "shift")])
 HOOK = np.dtype([("ifindex", U64), ("flags", U64)])
 
 MAPS: Mapping[str, tuple[np.dtype[Any], np.dtype[Any]]] = {
@@ -100,8 +107,14 @@ MAPS: Mapping[str, tuple[np.dtype[Any], np.dtype[Any]]] = {
 }
 """Key and value of each map by its name; of per-CPU maps, the value of one CPU."""
 
-PROGRAMS = ("shape_ingress", "shape_egress")
-"""Functions of the module, in the order of the directions."""
+HOOKED = ("shape_ingress", "shape_egress")
+"""Functions that are put on interfaces, in the order of the directions."""
+CONTROL = "shape_control"
+"""What has a bucket kept in another shape of its class; it takes a `REQUEST`."""
+PROGRAMS = (*HOOKED, CONTROL)
+"""Functions of the module."""
+
+_FACTOR_BITS = 32
 
 
 def byte_cost(rate_bps: int) -> int:
@@ -115,7 +128,24 @@ def line_time(size_bytes: int, rate_bps: int) -> int:
     return (size_bytes * byte_cost(rate_bps) + (1 << COST_SHIFT - 1)) >> COST_SHIFT
 
 
+def shape_of(bucket_time: int) -> int:
+    """Return which shape of its class a bucket is kept in."""
+    return bucket_time & 1
+
+
+def bucket_at(time: int, shape: int = 0) -> int:
+    """Return the number of a bucket that is paid up to a line time."""
+    return (time << 1 | shape) & WORD
+
+
 def owed(bucket_time: int, now_ns: int) -> int:
     """Return the line time that a bucket owes; both clocks wrap."""
-    ahead = (bucket_time - (now_ns << TIME_SHIFT)) & WORD
+    ahead = ((bucket_time - (now_ns << TIME_SHIFT + 1)) & WORD) >> 1
     return 0 if ahead > MOST_OWED else ahead
+
+
+def scale(numerator: int, denominator: int) -> tuple[int, int]:
+    """Return a quotient as the factor of `REQUEST`, as exact as its bits allow, and the shift."""
+    shift = _FACTOR_BITS + denominator.bit_length() - numerator.bit_length() - 1
+    factor = (numerator << shift if shift >= 0 else numerator >> -shift) // denominator
+    return factor, shift

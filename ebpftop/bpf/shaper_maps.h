@@ -8,8 +8,9 @@
  * A bucket is one number: when, in line time of its class, all that has passed will have been
  * sent (the theoretical arrival time of ITU-T I.371). What lies ahead of the clock is owed;
  * the burst less what is owed is in the bucket. Line time is in 1/256 ns (TIME_SHIFT): 60
- * bytes at 100 Gbit/s take 4.8 ns. The number wraps after 834 days, and so only differences
- * are ever looked at: up to MOST_OWED ahead of the clock is debt, all else is the past.
+ * bytes at 100 Gbit/s take 4.8 ns. The number's lowest bit names the shape of the class that it
+ * is kept in (token_bucket.h), so it wraps after 417 days, and only differences are ever looked
+ * at: up to MOST_OWED ahead of the clock is debt, all else is the past.
  */
 #ifndef EBPFTOP_SHAPER_MAPS_H
 #define EBPFTOP_SHAPER_MAPS_H
@@ -17,6 +18,7 @@
 #define TIME_SHIFT 8
 #define COST_SHIFT 16
 #define MOST_OWED (1ULL << 57)
+#define RESERVE_SHARES 16
 #define CLASSES 256
 #define CLASS_NAME 32
 #define HOOKED_INTERFACES 64
@@ -54,20 +56,27 @@ struct shaper_config {
 	__u64 retired_packets;    /* for readers: counted by classes that are no more */
 };
 
+/* What a bucket is at one rate. */
+struct bucket_shape {
+	__u64 byte_cost;          /* line time a byte, times 2^COST_SHIFT */
+	__u64 burst;              /* line time that may be owed */
+	__u64 mark;               /* line time owed at which ECN-capable packets are marked */
+	__u64 coarse;             /* 1: the coarse clock will do; what it may lag is off the burst */
+};
+
 /* What a class is; its bucket lives apart, so that writing one does not touch the other. */
 struct traffic_class {
 	__u64 shaping;            /* enum shaping at work; 0: the slot is free */
 	__u64 direction;          /* enum direction */
-	__u64 byte_cost;          /* line time a byte, times 2^COST_SHIFT */
-	__u64 burst;              /* line time that may be owed */
-	__u64 coarse;             /* 1: the coarse clock will do; what it may lag is off the burst */
-	__u64 mark;               /* line time owed at which ECN-capable packets are marked */
+	struct bucket_shape shapes[2]; /* the bucket's lowest bit says which one is in force */
 	__u64 parent;             /* slot of the ceiling over it plus 1; 0: none */
-	__u64 reserve;            /* line time of the parent's bucket that it may not borrow */
+	__u64 reserve;            /* what of the parent's burst it may not borrow, in RESERVE_SHARES */
 	__u64 htb;                /* major:minor of its HTB class */
 	__u64 rate_bps, burst_bytes, priority; /* for user space: in the operator's units */
 	__u64 wanted;             /* for user space: enum shaping asked for; 0: auto */
 	__u64 set_ns;             /* for user space: when it was made */
+	__u64 queue_from;         /* for readers: queued_bytes when its HTB class was made */
+	__u64 lost_packets, lost_bytes; /* for readers: dropped by HTB classes it had before */
 	char name[CLASS_NAME];
 };
 
@@ -83,7 +92,7 @@ struct class_stats {
 	__u64 dropped_packets, dropped_bytes;
 	__u64 marked_packets;
 	__u64 borrowed_bytes;     /* passed on the parent's account */
-	__u64 queued_packets, queued_bytes; /* handed to the HTB class since it was made */
+	__u64 queued_bytes;       /* handed to HTB classes */
 };
 
 struct shaper_stats {
@@ -97,6 +106,13 @@ struct sent {
 	__u64 policy;             /* generation << 32 | slot + 1 */
 	__u64 packets, bytes;
 	__u64 first_ns;
+};
+
+/* What control asks of shape_control, as the bytes of its packet. */
+struct shape_request {
+	__u64 slot;
+	__u64 shape;              /* the one that is to be in force */
+	__u64 factor, shift;      /* what is owed becomes as much times factor, over 2^shift */
 };
 
 /* For user space: what was put on an interface, and so must be taken away again. */

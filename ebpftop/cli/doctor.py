@@ -16,7 +16,7 @@ import click
 
 from ebpftop.config import AccessPolicy
 from ebpftop.errors import EbpftopError, NotAttachedError, NotPermittedError
-from ebpftop.kernel import attaching, bpffs, libbpf, loading, tc_hooks
+from ebpftop.kernel import attaching, bpffs, libbpf, loading, tc_queues
 from ebpftop.kernel.ethtool import driver
 from ebpftop.kernel.instance import PIPELINE, find
 from ebpftop.kernel.netlink.links import Link, driver_runs_xdp, netlink
@@ -160,11 +160,11 @@ def _queue(link: Link) -> Finding:
     """Say what can hold a traffic class to its rate on an interface."""
     with traffic_control(link.index) as tc:
         qdiscs = tc.qdiscs()
-    root = tc_hooks.root_of(qdiscs)
+    root = tc_queues.root_of(qdiscs)
     name = f"{link.name}: root qdisc {root.kind if root else 'none'}"
-    if tc_hooks.has_fq(qdiscs):
+    if tc_queues.has_paced(qdiscs):
         return Finding("ok", f"{name}: classes can be paced")
-    if root is None or not root.handle or tc_hooks.is_ours(root):
+    if root is None or not root.handle or tc_queues.is_ours(root):
         return Finding("ok", f"{name}, the kernel's own or ours: classes can have queues (htb)")
     return Finding(
         "note", f"{name}, another's, which is left alone: classes can only be policed",

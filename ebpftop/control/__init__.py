@@ -12,8 +12,10 @@ from ebpftop.model import Backend, BlockRequest, ClassKey, Limits, Prefix, Servi
 class ShapingControls(Protocol):
     """The acts on traffic classes; as of `Controls`."""
 
-    def set_class(self, key: ClassKey, changes: Mapping[str, Any]) -> None:
-        """Make a class, or change some of it by the names of `TrafficClass`."""
+    def set_class(
+        self, key: ClassKey, changes: Mapping[str, Any], members: Sequence[Prefix] = ()
+    ) -> None:
+        """Make a class, or change some of it by `TrafficClass`'s names; put `members` into it."""
         ...
 
     def delete_class(self, key: ClassKey) -> None:

@@ -15,45 +15,33 @@ from numpy.typing import NDArray
 from ebpftop.bpf import shaper_layout as layout
 from ebpftop.bpf.layout import U64
 from ebpftop.bpf.shaper_layout import Shaping
+from ebpftop.control.class_shapes import bucket_shape
 from ebpftop.errors import KernelRefusedError, NotFoundError, UsageError
 from ebpftop.format import printable
-from ebpftop.kernel import clock
+from ebpftop.kernel import libbpf
 from ebpftop.kernel.maps import Map
-from ebpftop.kernel.netlink.traffic_control import OUR_MAJOR
-from ebpftop.model import DIRECTIONS, SHAPINGS, ClassKey, Prefix, TrafficClass
+from ebpftop.kernel.netlink.traffic_control import OUR_MAJOR, HtbCounters
+from ebpftop.model import DIRECTIONS, SHAPINGS, ClassKey, Prefix, TrafficClass, default_burst
 
-MARK_SHARE = 2
-"""ECN-capable packets are marked once one part in so many of the burst is used up."""
-RESERVE_SHARES = 16
-"""Of these parts of its parent's burst a class leaves 8, and one more for each priority."""
 _LEAST_RESERVE = 8
-MOST_COARSE_TICKS = 2
-"""What the coarse clock lags at the most, in its ticks."""
-LEAST_BURST_LAGS = 4
-"""A burst of fewer such lags is left to the exact clock."""
-_BURSTS: Mapping[Shaping, tuple[int, float]] = {
-    Shaping.POLICE: (128 << 10, 0.1),
-    Shaping.HTB: (16 << 10, 0.001),
-    Shaping.PACE: (16 << 10, 0.001),
-}
-"""The burst of a class that asks for none: at least so many bytes, or so many seconds of its
-rate. A class without a queue has to let pass at once what TCP sends at once."""
-
-
-def default_burst(rate_bps: int, action: Shaping) -> int:
-    """Return the bytes that suit a rate."""
-    least, seconds = _BURSTS[action]
-    return max(least, round(rate_bps / 8 * seconds))
+"""Of the `RESERVE_SHARES` of its parent's burst a class leaves these, and one a priority."""
 
 
 class ClassTable:
     """The classes as they are now; changed in place, each change in force at once.
 
     Use it under the writer's lock, and anew for each act.
+
+    Args:
+        maps: Of the instance, open for writing.
+        control: File descriptor of its `shape_control`.
     """
 
-    def __init__(self, maps: Mapping[str, Map]) -> None:
+    def __init__(self, maps: Mapping[str, Map], control: int) -> None:
         self._maps = maps
+        self._control = control
+        self.overwritten: dict[int, tuple[NDArray[Any], NDArray[Any]]] = {}
+        """Counters and bucket of each slot that a new class has been given."""
         self.records = maps["traffic_classes"].read()[1].copy()
         """All slots, used or not."""
         self.config = maps["shaper_config"].read()[1].copy()
@@ -128,98 +116,123 @@ class ClassTable:
             KernelRefusedError: There is no room for another.
         """
         slot = self.slot_of(wanted.key)
-        fresh = slot is None
         if slot is None:
-            free = np.flatnonzero(self.records["shaping"] == Shaping.NONE)
-            if not len(free):
-                raise KernelRefusedError(
-                    f"there are {layout.CLASSES} classes already", "delete one first"
-                )
-            slot = int(free[0])
-        before = self.records[slot].copy()
-        self.records[slot] = self._record(wanted, action, slot, before)
-        if fresh:
-            self._retire_counters(slot)
-            self._set_owed_bytes(slot, 0)
-        self._maps["traffic_classes"].put(slot, self.records[slot : slot + 1])
-        if not fresh and before["rate_bps"] != wanted.rate_bps:
-            self._rescale(slot, int(before["rate_bps"]))
-        for child in self.children(slot):
-            self._set_reserve(child)
+            slot = self._free_slot()
+            self.records[slot] = self.record(wanted, action, slot)
+            self._begin(slot)
+            self._store(slot)
+        else:
+            self.reshape(slot, self.record(wanted, action, slot))
         return slot
 
-    def _retire_counters(self, slot: int) -> None:
-        """Begin a slot's counters anew; readers add up what they were."""
-        counters = self._maps["class_stats"].get(slot)
+    def _free_slot(self) -> int:
+        free = np.flatnonzero(self.records["shaping"] == Shaping.NONE)
+        if not len(free):
+            raise KernelRefusedError(
+                f"there are {layout.CLASSES} classes already", "delete one first"
+            )
+        return int(free[0])
+
+    def _store(self, slot: int) -> None:
+        self._maps["traffic_classes"].put(slot, self.records[slot : slot + 1])
+
+    def _begin(self, slot: int) -> None:
+        """Fill a slot's bucket and begin its counters anew; readers add up what they were."""
+        counters, bucket = self._maps["class_stats"].get(slot), self._maps["buckets"].get(slot)
         assert counters is not None
+        assert bucket is not None
+        self.overwritten[slot] = counters.copy(), bucket
         self.config["retired_packets"] += counters["packets"].sum()
         self._maps["class_stats"].put(slot, np.zeros_like(counters))
         self.commit()
+        full = np.zeros(1, layout.BUCKET)
+        full["time"] = layout.bucket_at(time.monotonic_ns() << layout.TIME_SHIFT)
+        self._maps["buckets"].put(slot, full)
 
-    def _record(
-        self, wanted: TrafficClass, action: Shaping, slot: int, before: Any
-    ) -> NDArray[Any]:
+    def put_back_account(self, slot: int, counters: NDArray[Any], bucket: NDArray[Any]) -> None:
+        """Give a slot the counters and the bucket again that `overwritten` kept."""
+        now = self._maps["class_stats"].get(slot)
+        assert now is not None
+        retired = int(self.config["retired_packets"][0]) - int(counters["packets"].sum())
+        self.config["retired_packets"] = retired + int(now["packets"].sum())
+        self._maps["class_stats"].put(slot, counters)
+        self._maps["buckets"].put(slot, bucket)
+
+    def put_record(self, slot: int, record: NDArray[Any]) -> None:
+        """Put a record into a slot whose bucket is in the shape that it was in."""
+        self.records[slot] = record
+        self._store(slot)
+
+    def shape_in_force(self, slot: int) -> int:
+        """Return which of its class's shapes a bucket is kept in."""
+        bucket = self._maps["buckets"].get(slot)
+        assert bucket is not None
+        return layout.shape_of(int(bucket["time"][0]))
+
+    def reshape(self, slot: int, record: NDArray[Any], *, shape: int = 0) -> None:
+        """Put another record in force in a used slot; the bucket owes as many bytes as before.
+
+        Args:
+            slot: Where.
+            record: What the class is to be.
+            shape: Which of its two shapes is to be in force; the other need not be there.
+        """
+        held = self.shape_in_force(slot)
+        before, after = self.records["shapes"][slot][held].copy(), record["shapes"][shape].copy()
+        self.records[slot] = record
+        self.records["shapes"][slot][held], self.records["shapes"][slot][1 - held] = before, after
+        self._store(slot)
+        request = np.zeros(1, layout.REQUEST)
+        request["slot"], request["shape"] = slot, 1 - held
+        request["factor"], request["shift"] = layout.scale(
+            int(after["byte_cost"]), int(before["byte_cost"])
+        )
+        # It gives up where packets win too often; they cannot win for ever.
+        while not libbpf.run_program(self._control, request.tobytes())[0]:
+            pass
+
+    def record(self, wanted: TrafficClass, action: Shaping, slot: int) -> NDArray[Any]:
+        """Return what a slot would hold for a class; both shapes are that of its rate."""
+        before = self.records[slot]
         record = np.zeros((), layout.TRAFFIC_CLASS)
-        burst_bytes = wanted.burst_bytes or default_burst(wanted.rate_bps, action)
+        burst_bytes = wanted.burst_bytes or default_burst(wanted.rate_bps, action.name.lower())
         record["shaping"], record["wanted"] = action, SHAPINGS.index(wanted.action)
         record["direction"] = DIRECTIONS.index(wanted.key.direction)
-        record["byte_cost"] = layout.byte_cost(wanted.rate_bps)
-        record["burst"] = layout.line_time(burst_bytes, wanted.rate_bps)
-        if action == Shaping.POLICE and not wanted.parent:
-            self._choose_clock(record)
-        record["mark"] = record["burst"] // MARK_SHARE
+        record["shapes"] = bucket_shape(
+            wanted.rate_bps,
+            burst_bytes,
+            may_be_coarse=action == Shaping.POLICE and not wanted.parent,
+        )
         record["rate_bps"], record["burst_bytes"] = wanted.rate_bps, burst_bytes
         record["priority"] = wanted.priority
         record["htb"] = OUR_MAJOR | slot + 1
         record["set_ns"] = before["set_ns"] or time.monotonic_ns()
+        for kept in ("queue_from", "lost_packets", "lost_bytes"):
+            record[kept] = before[kept]
         record["name"] = wanted.key.name.encode()
         if wanted.parent:
             above = self.require(replace(wanted.key, name=wanted.parent))
             record["parent"] = above + 1
-            record["reserve"] = self._reserve(above, wanted.priority)
+            record["reserve"] = _LEAST_RESERVE + wanted.priority
         return record
 
-    def _choose_clock(self, record: NDArray[Any]) -> None:
-        """Let a class with a long burst use the coarse clock, and take its lag off the burst.
+    def begin_queue(self, slot: int, lost: HtbCounters | None) -> None:
+        """Note that a class's queue is a new one.
 
-        With that, in no interval does more pass than the rate times its length and the burst. A
-        parent's bucket is read with the clocks of all its classes, and so is left to the exact one.
+        Args:
+            slot: Of the class.
+            lost: What the kernel last said of the queue that it had before, if any.
         """
-        lag = int(MOST_COARSE_TICKS * clock.tick_ns()) << layout.TIME_SHIFT
-        if record["burst"] >= LEAST_BURST_LAGS * lag:
-            record["coarse"] = 1
-            record["burst"] -= lag
-
-    def _reserve(self, above: int, priority: int) -> int:
-        burst = int(self.records["burst"][above])
-        return burst * (_LEAST_RESERVE + priority) // RESERVE_SHARES
-
-    def _set_reserve(self, slot: int) -> None:
-        above = int(self.records["parent"][slot]) - 1
-        priority = int(self.records["priority"][slot])
-        self.records["reserve"][slot] = self._reserve(above, priority)
-        self._maps["traffic_classes"].put(slot, self.records[slot : slot + 1])
-
-    def _rescale(self, slot: int, old_bps: int) -> None:
-        """Owe as many bytes at the new rate as were owed at the old one."""
-        bucket = self._maps["buckets"].get(slot)
-        assert bucket is not None
-        owed = layout.owed(int(bucket["time"][0]), time.monotonic_ns())
-        self._set_owed_bytes(slot, owed * old_bps // (8 * 10**9 << layout.TIME_SHIFT))
-
-    def _set_owed_bytes(self, slot: int, owed_bytes: int) -> None:
-        owed = layout.line_time(owed_bytes, int(self.records["rate_bps"][slot]))
-        bucket = np.zeros(1, layout.BUCKET)
-        now = time.monotonic_ns() << layout.TIME_SHIFT
-        bucket["time"] = (now + owed) & layout.WORD
-        self._maps["buckets"].put(slot, bucket)
-
-    def forget_queue(self, slot: int) -> None:
-        """Count anew what was handed to the class's queue: the queue is new."""
         counters = self._maps["class_stats"].get(slot)
         assert counters is not None
-        counters["queued_packets"] = counters["queued_bytes"] = 0
-        self._maps["class_stats"].put(slot, counters)
+        queued = int(counters["queued_bytes"].sum())
+        record = self.records[slot]
+        if lost is not None:
+            left = queued - int(record["queue_from"]) - lost.bytes
+            record["lost_packets"] += lost.dropped + lost.backlog_packets
+            record["lost_bytes"] += max(0, left)
+        record["queue_from"] = queued
+        self._store(slot)
 
     def remove(self, slot: int) -> None:
         """Take a class away, and its members out of the classification."""
@@ -229,7 +242,7 @@ class ClassTable:
         # Addresses may remember the slot: they look again before it is another's.
         self.commit()
         self.records[slot] = np.zeros((), layout.TRAFFIC_CLASS)
-        self._maps["traffic_classes"].put(slot, self.records[slot : slot + 1])
+        self._store(slot)
 
     def assign(self, prefix: Prefix, slot: int) -> None:
         """Put a prefix into a class, out of any other of its direction.

@@ -2,7 +2,8 @@
 """The acts of the traffic shaper: classes, who is in them, and what holds them to their rate.
 
 Each takes the writer's lock, reads the maps, checks, writes, and then sees to it that the
-programs and queues which the classes need are on the interfaces, and no others of ours.
+programs and queues which the classes need are on the interfaces, and no others of ours. Where
+any of that fails, what has been done of it is taken back.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from functools import partial
 from typing import Any
 
 from ebpftop.bpf import shaper_layout as layout
-from ebpftop.bpf.shaper_layout import ShaperFlag, Shaping
+from ebpftop.bpf.shaper_layout import ShaperFlag
 from ebpftop.control.audit import Intent
+from ebpftop.control.class_actions import ClassActions
+from ebpftop.control.class_queues import QUEUES, ClassQueues
 from ebpftop.control.class_rules import check_class, check_family
 from ebpftop.control.class_states import (
     ClassRequest,
@@ -25,46 +28,43 @@ from ebpftop.control.class_states import (
     member_state,
     whole_state,
 )
-from ebpftop.control.class_table import ClassTable, default_burst
+from ebpftop.control.class_table import ClassTable
+from ebpftop.control.class_undo import Standing
 from ebpftop.control.writing import InstanceWriter
-from ebpftop.errors import EbpftopError, KernelRefusedError, NotFoundError, UsageError
+from ebpftop.errors import EbpftopError, NotFoundError, UsageError
 from ebpftop.format import printable
-from ebpftop.kernel import tc_hooks
-from ebpftop.kernel.netlink.traffic_control import HtbClass, traffic_control
-from ebpftop.kernel.tc_hooks import HookTable
-from ebpftop.model import DIRECTIONS, SHAPINGS, ClassKey, Prefix, TrafficClass
+from ebpftop.model import DIRECTIONS, ClassKey, Prefix, TrafficClass, default_burst
 
 HORIZON_NS = 2_000_000_000
 """What would have to wait longer than this is dropped by `pace`."""
 MARK_NS = 5_000_000
 """What waits longer than this is marked by `pace`, where it can be."""
-QUEUE_S = 0.2
-LEAST_QUEUE_BYTES, MOST_QUEUE_BYTES = 128 << 10, 64 << 20
-"""What may wait in a class's queue: so many seconds of its rate, within these bounds."""
 
 COUNT_SENT = ("auto", "on", "off")
 """Whether to count what is sent to each address; `auto` does while something is shaped."""
-_QUEUES = {Shaping.HTB: "htb", Shaping.PACE: "fq"}
 
 
 class ShapingControl(InstanceWriter):
     """The acts on one instance, as `control.ShapingControls` says."""
 
     @contextmanager
-    def _writing(self, intent: Intent) -> Iterator[ClassTable]:
-        """Hold the writer's lock over one act, and record it; what it leaves unused goes."""
+    def _writing(self, intent: Intent) -> Iterator[tuple[ClassTable, ClassActions]]:
+        """Hold the writer's lock over one act, and record it; what fails leaves all as it was."""
         with self._locked(), self._recording(intent, partial(self._state, intent)):
+            before = Standing(self._instance)
+            table, queues = self._table(), ClassQueues(self._instance)
             try:
-                yield ClassTable(self._maps)
+                yield table, ClassActions(table, queues)
+                self._settle(table, queues)
             except BaseException:
                 with suppress(EbpftopError, OSError):
-                    self._settle(ClassTable(self._maps))
+                    before.put_back(table, queues)
+                    self._settle(self._table(), ClassQueues(self._instance))
                 raise
-            self._settle(ClassTable(self._maps))
 
     def _state(self, intent: Intent) -> Any:
         """Return the state of an act's target, as JSON has it."""
-        table = ClassTable(self._maps)
+        table = self._table()
         match intent.facet:
             case "class":
                 return class_state(table, key_of(intent.target))
@@ -76,30 +76,47 @@ class ShapingControl(InstanceWriter):
 
     # Classes
 
-    def set_class(self, key: ClassKey, changes: Mapping[str, Any]) -> None:
+    def set_class(
+        self, key: ClassKey, changes: Mapping[str, Any], members: Sequence[Prefix] = ()
+    ) -> None:
         """Make a class, or change some of it by the names of `TrafficClass` and keep the rest.
+
+        Args:
+            key: Which one.
+            changes: What of it.
+            members: Who is put into it besides.
 
         Raises:
             UsageError: A value is out of range, or a new class has no rate.
             NotFoundError: There is no such parent.
             KernelRefusedError: The action that was asked for does not work here.
         """
-        with self._writing(Intent("class set", "class", [str(key)], dict(changes))) as table:
-            self._set(table, key, changes)
+        wanted = {**changes, **({"members": list(map(str, members))} if members else {})}
+        with self._writing(Intent("class set", "class", [str(key)], wanted)) as (table, actions):
+            self._set(table, actions, key, changes)
+            self._put_into(table, key, members)
 
-    def _set(self, table: ClassTable, key: ClassKey, changes: Mapping[str, Any]) -> None:
+    def _set(
+        self, table: ClassTable, actions: ClassActions, key: ClassKey, changes: Mapping[str, Any]
+    ) -> None:
         slot = table.slot_of(key)
         if slot is None and "rate_bps" not in changes:
             raise UsageError(f"{printable(str(key))} is a new class", "say --rate, as 50mbit")
         base = TrafficClass(key, 0) if slot is None else table.wanted(slot)
         if slot is not None and base.burst_bytes == default_burst(
-            base.rate_bps, table.action(slot)
+            base.rate_bps, table.action(slot).name.lower()
         ):
             base = replace(base, burst_bytes=0)  # nobody chose it
         wanted = replace(base, **changes)
         check_class(wanted)
         check_family(table, wanted)
-        self._put(table, wanted)
+        actions.put(wanted)
+
+    def _put_into(self, table: ClassTable, key: ClassKey, members: Sequence[Prefix]) -> None:
+        for prefix in members:
+            table.assign(prefix, table.require(key))
+        if members:
+            table.commit()
 
     def delete_class(self, key: ClassKey) -> None:
         """Take a class away; its addresses are in none then.
@@ -108,39 +125,31 @@ class ShapingControl(InstanceWriter):
             NotFoundError: There is none.
             UsageError: It is a ceiling over others.
         """
-        with self._writing(Intent("class del", "class", [str(key)])) as table:
-            self._delete(table, key)
+        with self._writing(Intent("class del", "class", [str(key)])) as (table, actions):
+            self._delete(table, actions, key)
 
-    def _delete(self, table: ClassTable, key: ClassKey) -> None:
+    def _delete(self, table: ClassTable, actions: ClassActions, key: ClassKey) -> None:
         slot = table.require(key)
         children = table.children(slot)
         if children:
             names = ", ".join(table.key(child).name for child in children)
             raise UsageError(f"{key} is a ceiling over {names}", "delete those first")
-        self._remove(table, slot)
+        actions.remove(slot)
 
     def restore_class(self, key: ClassKey, state: Mapping[str, Any] | None, intent: Intent) -> None:
         """Have a class as an earlier state says, or none; errors as of the acts.
 
         One that is made anew gets its members back; one that is there keeps those it has.
         """
-        with self._writing(intent) as table:
+        with self._writing(intent) as (table, actions):
             if state is None:
-                self._delete(table, key)
+                self._delete(table, actions, key)
                 return
             fresh = table.slot_of(key) is None
             values = {name: value for name, value in state.items() if name != "members"}
-            self._set(table, key, values)
-            if fresh and state["members"]:
-                slot = table.require(key)
-                for member in state["members"]:
-                    table.assign(Prefix.parse(member), slot)
-                table.commit()
-
-    def _remove(self, table: ClassTable, slot: int) -> None:
-        if table.action(slot) == Shaping.HTB:
-            self._delete_htb_class(slot)
-        table.remove(slot)
+            self._set(table, actions, key, values)
+            if fresh:
+                self._put_into(table, key, list(map(Prefix.parse, state["members"])))
 
     # Members
 
@@ -151,7 +160,7 @@ class ShapingControl(InstanceWriter):
             NotFoundError: There is no such class.
             UsageError: It is a ceiling over others.
         """
-        with self._writing(Intent("assign", "member", [str(prefix)], name)) as table:
+        with self._writing(Intent("assign", "member", [str(prefix)], name)) as (table, _):
             keys = [ClassKey(name, each) for each in DIRECTIONS if direction in (None, each)]
             slots = [slot for key in keys if (slot := table.slot_of(key)) is not None]
             if not slots:
@@ -166,7 +175,7 @@ class ShapingControl(InstanceWriter):
         Raises:
             NotFoundError: It is in none.
         """
-        with self._writing(Intent("unassign", "member", [str(prefix)])) as table:
+        with self._writing(Intent("unassign", "member", [str(prefix)])) as (table, _):
             if not [d for d in DIRECTIONS if table.unassign(prefix, d)]:
                 raise NotFoundError(
                     f"{prefix} is in no class by itself", "`ebpftop classes` lists who is"
@@ -177,7 +186,7 @@ class ShapingControl(InstanceWriter):
         self, prefix: Prefix, state: Mapping[str, str | None], intent: Intent
     ) -> None:
         """Have a prefix in the classes of an earlier state; errors as of `assign`."""
-        with self._writing(intent) as table:
+        with self._writing(intent) as (table, _):
             for direction, name in state.items():
                 if name is None:
                     table.unassign(prefix, direction)
@@ -205,13 +214,17 @@ class ShapingControl(InstanceWriter):
             KernelRefusedError: An action that was asked for does not work here.
         """
         check_requests(requests)
-        with self._writing(intent or Intent("reload", "classes")) as table:
-            wanted = {request.wanted.key: request for request in requests}
+        with self._writing(intent or Intent("reload", "classes")) as (table, actions):
+            wanted = {request.wanted.key: request.wanted for request in requests}
+            for held in map(table.wanted, table.slots()):
+                # Nothing may be below a class that goes.
+                if held.parent and held.key in wanted and wanted[held.key].parent != held.parent:
+                    actions.put(replace(held, parent=""))
             for slot in sorted(table.slots(), key=lambda s: not table.wanted(s).parent):
                 if table.key(slot) not in wanted:
-                    self._remove(table, slot)
+                    actions.remove(slot)
             for request in sorted(requests, key=lambda r: bool(r.wanted.parent)):
-                self._put(table, request.wanted)
+                actions.put(request.wanted)
             self._apply_members(table, requests)
             table.config["count_sent"] = COUNT_SENT.index(count_sent)
             table.commit()
@@ -231,131 +244,23 @@ class ShapingControl(InstanceWriter):
 
     def count_sent(self, word: str, intent: Intent | None = None) -> None:
         """Count what is sent to each address: `auto`, `on` or `off`."""
-        with self._writing(intent or Intent("count-sent", "count-sent", wanted=word)) as table:
+        intent = intent or Intent("count-sent", "count-sent", wanted=word)
+        with self._writing(intent) as (table, _):
             table.config["count_sent"] = COUNT_SENT.index(word)
             table.commit()
 
     def counting_sent(self) -> str:
         """Return the word of `COUNT_SENT` in force."""
-        return COUNT_SENT[int(ClassTable(self._maps).config["count_sent"][0])]
+        return COUNT_SENT[int(self._table().config["count_sent"][0])]
 
-    # How a class is held to its rate
+    # What the classes need
 
-    def _put(self, table: ClassTable, wanted: TrafficClass) -> None:
-        """Choose a class's action, and put it in force, unless it is so already."""
-        slot = table.slot_of(wanted.key)
-        for action in self._candidates(table, wanted):
-            try:
-                self._prepare(table, wanted, action)
-                break
-            except KernelRefusedError:
-                if wanted.action != "auto":
-                    raise
-        if slot is not None and self._is_so(table, slot, wanted, action):
-            return
-        family = [slot, *table.children(slot)] if slot is not None else []
-        for member in family:
-            if table.action(member) == Shaping.HTB != action:
-                self._delete_htb_class(member)
-        written = self._write(table, wanted, action)
-        for child in table.children(written):
-            self._write(table, table.wanted(child), action)
+    def _table(self) -> ClassTable:
+        return ClassTable(self._maps, self._instance.programs[layout.CONTROL])
 
-    def _is_so(self, table: ClassTable, slot: int, wanted: TrafficClass, action: Shaping) -> bool:
-        held = table.wanted(slot)
-        burst_bytes = wanted.burst_bytes or held.burst_bytes
-        return replace(wanted, burst_bytes=burst_bytes) == held and table.action(slot) == action
-
-    def _candidates(self, table: ClassTable, wanted: TrafficClass) -> Sequence[Shaping]:
-        """Return the actions that may do, the best first."""
-        if wanted.parent:
-            above = table.require(replace(wanted.key, name=wanted.parent))
-            return [table.action(above)]
-        if wanted.action != "auto":
-            return [Shaping(SHAPINGS.index(wanted.action))]
-        slot = table.slot_of(wanted.key)
-        if slot is not None and table.wanted(slot).action == "auto":
-            return [table.action(slot), Shaping.POLICE]
-        if wanted.key.direction == "ingress":
-            return [Shaping.POLICE]
-        return [Shaping.PACE, Shaping.HTB, Shaping.POLICE]
-
-    def _prepare(self, table: ClassTable, wanted: TrafficClass, action: Shaping) -> None:
-        """Give the interfaces the queue that an action needs."""
-        if action not in _QUEUES:
-            return
-        slot = table.slot_of(wanted.key)
-        family = [slot, *table.children(slot)] if slot is not None else []
-        in_use = any(table.action(s) in _QUEUES for s in table.slots() if s not in family)
-        attachments = self._instance.meta.attachments
-        if action == Shaping.HTB and len(attachments) > 1:
-            raise KernelRefusedError(
-                f"htb holds each of {self._instance.describe()} to the rate by itself",
-                "use --action police, or attach them apart",
-            )
-        hooks = self._hooks()
-        for attachment in attachments:
-            tc_hooks.give_queue(
-                hooks, _QUEUES[action], attachment.index, attachment.name, in_use=in_use
-            )
-
-    def _write(self, table: ClassTable, wanted: TrafficClass, action: Shaping) -> int:
-        held = table.slot_of(wanted.key)
-        moved = held is not None and table.wanted(held).parent != wanted.parent
-        was_htb = held is not None and table.action(held) == Shaping.HTB
-        if was_htb and moved and held is not None:
-            self._delete_htb_class(held)
-            was_htb = False
-        if action != Shaping.HTB:
-            return table.write(wanted, action)
-        # The class is there before a packet is sent to it.
-        slot = held
-        if slot is None:
-            slot = table.write(wanted, action)
-            self._set_htb_class(table, wanted, slot, fresh=True)
-            return slot
-        written = table.write(wanted, action)
-        if not was_htb:
-            table.forget_queue(written)
-        self._set_htb_class(table, wanted, written, fresh=not was_htb)
-        return written
-
-    def _set_htb_class(
-        self, table: ClassTable, wanted: TrafficClass, slot: int, *, fresh: bool
-    ) -> None:
-        above = int(table.records["parent"][slot])
-        ceil_bps = int(table.records["rate_bps"][above - 1]) if above else wanted.rate_bps
-        queue_bytes = round(wanted.rate_bps / 8 * QUEUE_S)
-        queue_bytes = min(max(LEAST_QUEUE_BYTES, queue_bytes), MOST_QUEUE_BYTES)
-        (attachment,) = self._instance.meta.attachments
-        with traffic_control(attachment.index) as tc:
-            tc.set_htb_class(
-                HtbClass(
-                    minor=slot + 1,
-                    parent=above,
-                    rate_bps=wanted.rate_bps,
-                    ceil_bps=ceil_bps,
-                    burst_bytes=int(table.records["burst_bytes"][slot]),
-                    priority=wanted.priority,
-                    queue_bytes=None if table.children(slot) else queue_bytes,
-                ),
-                fresh=fresh,
-            )
-
-    def _delete_htb_class(self, slot: int) -> None:
-        for attachment in self._instance.meta.attachments:
-            with suppress(OSError), traffic_control(attachment.index) as tc:
-                tc.delete_htb_class(slot + 1)
-
-    # What is on the interfaces
-
-    def _hooks(self) -> HookTable:
-        return HookTable(self._maps["shaper_hooks"])
-
-    def _settle(self, table: ClassTable) -> None:
-        """Put the programs that the classes need on the interfaces, and take the others away."""
-        slots = table.slots()
-        used = [table.key(slot).direction for slot in slots]
+    def _settle(self, table: ClassTable, queues: ClassQueues) -> None:
+        """Have the flags, programs and queues that the classes need, and no others."""
+        used = {table.key(slot).direction for slot in table.slots()}
         choice = COUNT_SENT[int(table.config["count_sent"][0])]
         counts = choice == "on" or (choice == "auto" and "egress" in used)
         flags = ShaperFlag.INGRESS if "ingress" in used else 0
@@ -366,28 +271,5 @@ class ShapingControl(InstanceWriter):
             table.config["horizon"] = HORIZON_NS << layout.TIME_SHIFT
             table.config["mark"] = MARK_NS << layout.TIME_SHIFT
             table.commit()
-        hooks = self._hooks()
-        needed = ("ingress" in used, "egress" in used or counts)
-        for attachment in self._instance.meta.attachments:
-            for direction, is_needed in enumerate(needed):
-                self._settle_program(hooks, direction, attachment.index, is_needed=is_needed)
-            queues = {_QUEUES[a] for a in map(table.action, slots) if a in _QUEUES}
-            if not queues:
-                tc_hooks.take_queue(hooks, attachment.index)
-
-    def _settle_program(
-        self, hooks: HookTable, direction: int, ifindex: int, *, is_needed: bool
-    ) -> None:
-        instance, name = self._instance, layout.PROGRAMS[direction]
-        pin = tc_hooks.link_pin(instance.folder, direction, ifindex)
-        if is_needed:
-            program = instance.programs[name]
-            stays = pin if instance.outlives_us else None
-            link = tc_hooks.put_program(hooks, program, direction, ifindex, stays)
-            if link is not None:
-                instance.tc_links[pin] = link
-        else:
-            number = next(p.id for p in instance.meta.programs if p.name == name)
-            tc_hooks.take_program(hooks, number, direction, ifindex)
-            pin.unlink(missing_ok=True)
-            instance.close_tc_link(pin)
+        queued = any(table.action(slot) in QUEUES for slot in table.slots())
+        queues.settle(used, counts=counts, queued=queued)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the shaper's programs and queues are put, and how they are taken away again.
+"""Where the shaper's programs are put, and how all of its is taken away again.
 
 Programs run as TCX links, or as clsact filters where the kernel has no TCX. What others put
 on the interface stays: their programs, their filters, and their root qdisc, beside which
@@ -11,24 +11,18 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-
-import numpy as np
 
 from ebpftop.bpf import shaper_layout as layout
 from ebpftop.bpf.shaper_layout import Hook
 from ebpftop.errors import KernelRefusedError
 from ebpftop.kernel import libbpf
+from ebpftop.kernel.hook_table import HookTable
 from ebpftop.kernel.maps import Map
-from ebpftop.kernel.netlink.traffic_control import (
-    OUR_ROOTS,
-    TC_CLSACT,
-    TC_ROOT,
-    Qdisc,
-    traffic_control,
-)
+from ebpftop.kernel.netlink.traffic_control import TC_CLSACT, traffic_control
+from ebpftop.kernel.tc_queues import delete_root, is_ours
 from ebpftop.model import DIRECTIONS
 
 _NO_TCX = (errno.EINVAL, errno.EOPNOTSUPP, errno.E2BIG)
@@ -37,42 +31,7 @@ _GONE = (errno.ENODEV, errno.ENOENT, errno.EINVAL)
 
 def filter_name(direction: int) -> str:
     """Return the name of our clsact filter in a direction."""
-    return f"ebpftop:{layout.PROGRAMS[direction]}"
-
-
-class HookTable:
-    """What was put on which interface.
-
-    Args:
-        table: The `shaper_hooks` map.
-    """
-
-    def __init__(self, table: Map) -> None:
-        self._map = table
-        self._rows = table.read()[1].copy()
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for row in self._rows[self._rows["ifindex"] != 0]:
-            yield int(row["ifindex"]), int(row["flags"])
-
-    def flags(self, ifindex: int) -> int:
-        """Return what is on an interface, bits of `Hook`."""
-        return int(self._rows["flags"][self._rows["ifindex"] == ifindex].sum())
-
-    def set(self, ifindex: int, flags: int) -> None:
-        """Remember what is on an interface; 0 forgets it.
-
-        Raises:
-            KernelRefusedError: There are too many interfaces.
-        """
-        at = np.flatnonzero(self._rows["ifindex"] == ifindex)
-        if not len(at):
-            at = np.flatnonzero(self._rows["ifindex"] == 0)
-        if not len(at):
-            raise KernelRefusedError("too many interfaces to shape", "attach fewer together")
-        row = int(at[0])
-        self._rows[row] = (ifindex, flags) if flags else (0, 0)
-        self._map.put(row, self._rows[row : row + 1])
+    return f"ebpftop:{layout.HOOKED[direction]}"
 
 
 def put_program(
@@ -130,91 +89,6 @@ def take_program(hooks: HookTable, program_id: int, direction: int, ifindex: int
     hooks.set(ifindex, left)
 
 
-def root_of(qdiscs: list[Qdisc]) -> Qdisc | None:
-    """Return the root qdisc of a list."""
-    return next((qdisc for qdisc in qdiscs if qdisc.parent == TC_ROOT), None)
-
-
-def has_fq(qdiscs: list[Qdisc]) -> bool:
-    """Whether every packet goes through fq, which alone heeds a departure time."""
-    root = root_of(qdiscs)
-    if root is None or root.kind != "mq":
-        return root is not None and root.kind == "fq"
-    leaves = [q for q in qdiscs if q.parent >> 16 == root.handle >> 16 and q is not root]
-    leaves = [q for q in leaves if q.kind not in ("clsact", "ingress")]
-    return bool(leaves) and all(leaf.kind == "fq" for leaf in leaves)
-
-
-def is_ours(root: Qdisc | None) -> bool:
-    """Whether a root qdisc was made by ebpftop."""
-    return root is not None and root.handle == OUR_ROOTS.get(root.kind)
-
-
-def give_queue(
-    hooks: HookTable, kind: str, ifindex: int, name: str, *, in_use: bool = False
-) -> None:
-    """See to it that an interface has what an action needs: `htb`, our tree, or any `fq`.
-
-    Args:
-        hooks: Where it is remembered.
-        kind: `htb` or `fq`.
-        ifindex: The interface.
-        name: Its name, for messages.
-        in_use: Other classes need the root qdisc of ours that is there.
-
-    Raises:
-        KernelRefusedError: It has not and cannot be given it; says what is missing.
-    """
-    with traffic_control(ifindex) as tc:
-        qdiscs = tc.qdiscs()
-    root = root_of(qdiscs)
-    if (kind == "fq" and has_fq(qdiscs)) or (root and is_ours(root) and root.kind == kind):
-        return
-    if root and is_ours(root) and in_use:
-        raise KernelRefusedError(
-            f"{name} needs {kind} as its root qdisc, and other classes need {root.kind}",
-            "give all classes one action",
-        )
-    if root and root.handle and not is_ours(root):
-        raise KernelRefusedError(
-            f"{name} has another's root qdisc, {root.label}, which is left alone",
-            f"for {kind}, remove it with the tool that made it; --action police needs none",
-        )
-    if kind == "fq" and root and root.kind == "mq":
-        raise KernelRefusedError(
-            f"{name} has several queues without fq",
-            "sysctl -w net.core.default_qdisc=fq, and set the interface up again",
-        )
-    before = hooks.flags(ifindex)
-    # Remembered first: what nobody remembers is swept away.
-    hooks.set(ifindex, before | Hook.ROOT_OURS)
-    try:
-        with traffic_control(ifindex) as tc:
-            tc.set_root(kind)
-    except OSError as error:
-        hooks.set(ifindex, before)
-        if error.errno != errno.ENOENT:
-            raise
-        raise KernelRefusedError(
-            f"{name} has no {kind}, and this kernel does not know it", f"modprobe sch_{kind}"
-        ) from error
-
-
-def take_queue(hooks: HookTable, ifindex: int) -> None:
-    """Take our root qdisc away, if there is one."""
-    flags = hooks.flags(ifindex)
-    if flags & Hook.ROOT_OURS:
-        _delete_root(ifindex)
-        hooks.set(ifindex, flags & ~Hook.ROOT_OURS)
-
-
-def _delete_root(ifindex: int) -> None:
-    with traffic_control(ifindex) as tc:
-        root = root_of(tc.qdiscs())
-        if root is not None and is_ours(root):
-            tc.delete_root(root)
-
-
 def clear_interface(ifindex: int, flags: int = 0) -> None:
     """Take away all that bears our names and handles on an interface of this namespace.
 
@@ -223,7 +97,7 @@ def clear_interface(ifindex: int, flags: int = 0) -> None:
         flags: What the hook table says was put there; 0 after a crash that left no table.
     """
     try:
-        _delete_root(ifindex)
+        delete_root(ifindex)
         with traffic_control(ifindex) as tc:
             for direction in range(len(DIRECTIONS)):
                 tc.delete_filters(direction, filter_name(direction))
@@ -241,7 +115,7 @@ def clear_folder(folder: Path, *, same_namespace: bool) -> None:
         folder: Where it is pinned.
         same_namespace: Its interfaces are in the network namespace of this thread.
     """
-    for name in layout.PROGRAMS:
+    for name in layout.HOOKED:
         with suppress(OSError):
             fd = libbpf.open_pin(folder / f"prog_{name}")
             try:
@@ -275,7 +149,7 @@ def clear_one(folder: Path, ifindex: int) -> None:
     """Take away what an instance put on one of its interfaces."""
     with closing(_table(folder)) as table:
         hooks = HookTable(table)
-        for direction, name in enumerate(layout.PROGRAMS):
+        for direction, name in enumerate(layout.HOOKED):
             fd = libbpf.open_pin(folder / f"prog_{name}")
             try:
                 libbpf.detach_tcx(libbpf.program_info(fd).id, ifindex)

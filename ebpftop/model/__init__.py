@@ -41,7 +41,14 @@ from ebpftop.model.protection import (
     Sources,
     SourceState,
 )
-from ebpftop.model.shaping import DIRECTIONS, SHAPINGS, Classes, ClassKey, TrafficClass
+from ebpftop.model.shaping import (
+    DIRECTIONS,
+    SHAPINGS,
+    Classes,
+    ClassKey,
+    TrafficClass,
+    default_burst,
+)
 from ebpftop.model.snapshot import (
     VERDICTS,
     Count,
@@ -100,4 +107,5 @@ __all__ = [
     "TrafficClass",
     "Vip",
     "Vips",
+    "default_burst",
 ]

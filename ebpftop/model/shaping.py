@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,27 @@ SHAPINGS = ("auto", "pace", "htb", "police")
 
 DIRECTIONS = ("ingress", "egress")
 """Ways through an interface: what comes in, and what goes out."""
+
+
+_BURSTS: Mapping[str, tuple[int, float]] = {
+    "police": (128 << 10, 0.1),
+    "htb": (16 << 10, 0.001),
+    "pace": (16 << 10, 0.001),
+}
+
+
+def default_burst(rate_bps: int, action: str) -> int:
+    """Return the bytes that a class may send at once if it does not say.
+
+    At least so many, or so many seconds of its rate: a class without a queue has to let pass at
+    once what TCP sends at once.
+
+    Args:
+        rate_bps: Bits a second.
+        action: What holds it to them: a word of `SHAPINGS`, not `auto`.
+    """
+    least, seconds = _BURSTS[action]
+    return max(least, round(rate_bps / 8 * seconds))
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -18,9 +18,9 @@ from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError, UsageError
 from ebpftop.model import Prefix, Snapshot
 from ebpftop.screens.dialog import Dialog, target_facts
-from ebpftop.screens.foresight import foresight_rows
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.revert_field import RevertField
+from ebpftop.screens.stopped import foresight_rows
 from ebpftop.screens.what_if import if_blocked
 from ebpftop.widgets.cells import Cell
 

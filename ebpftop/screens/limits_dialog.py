@@ -19,9 +19,9 @@ from ebpftop.errors import UsageError
 from ebpftop.model import Limits, Snapshot
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.figures import limits_cells
-from ebpftop.screens.foresight import foresight_rows
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.revert_field import RevertField
+from ebpftop.screens.stopped import foresight_rows
 from ebpftop.screens.what_if import if_limited
 from ebpftop.widgets.cells import Cell
 

@@ -14,14 +14,11 @@ from ebpftop import actions
 from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.model import ClassKey
+from ebpftop.screens.assign_dialog import AssignDialog
+from ebpftop.screens.class_dialog import ClassDialog, DeleteClassDialog
 from ebpftop.screens.figures import rate
+from ebpftop.screens.new_class_dialog import NewClassDialog
 from ebpftop.screens.pane import Pane, Picture
-from ebpftop.screens.shaper_dialogs import (
-    AssignDialog,
-    ClassDialog,
-    DeleteClassDialog,
-    NewClassDialog,
-)
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell, Column, Tone
 from ebpftop.widgets.graph import braille, buckets
@@ -30,6 +27,8 @@ from ebpftop.widgets.table import Table
 SPARK_CELLS = 15
 SPARK_S = 60.0
 _LOW_SHARE = 0.25
+_SAID = frozenset(("tokens", "burst", "empties", "packets", "dropped", "drop/s", "marks"))
+"""Columns that are said of the selected class where they are hidden."""
 _ON_TARGET = frozenset(("class-rate", "class-burst", "delete-class"))
 
 
@@ -128,11 +127,13 @@ class ShaperPane(Pane):
         super().__init__(controls)
         self.table = Table(self.COLUMNS, css_id="shaper-table")
         self.detail = Bar(pinned="left")
+        self.hidden = Bar(pinned="left", css_id="shaper-hidden")
 
     def compose(self) -> ComposeResult:
-        """Lay out the classes and the line about the selected one."""
+        """Lay out the classes and the lines about the selected one."""
         yield self.table
         yield self.detail
+        yield self.hidden
 
     @property
     def target(self) -> ClassKey | None:
@@ -168,14 +169,16 @@ class ShaperPane(Pane):
             return
         held, key = self.picture.snapshot.classes, self.target
         row = None if key is None else held.row_of(key)
-        if row is None:
+        if key is None or row is None:
             gone = "no class selected" if key is None else f"▸ {key}  is no more"
             self.detail.show([Cell(gone, "muted")])
+            self.hidden.show([])
             return
         members = held.members[row]
         listed = " ".join(str(member) for member in members[:4]) or "no address: c assigns one"
         more = f" and {len(members) - 4} more" if len(members) > 4 else ""
-        cells = [Cell(f"▸ {key}", "strong")]
+        way = "in" if key.direction == "ingress" else "out"
+        cells = [Cell(f"▸ {key.name}", "strong"), Cell(f"{way} by {held.action[row]}", "info")]
         if held.wanted[row].parent:
             cells.append(Cell(f"under {held.wanted[row].parent}", "muted"))
         if backlog := int(held.backlog_bytes[row]):
@@ -185,6 +188,18 @@ class ShaperPane(Pane):
             names = " ".join(child.key.name for child in children)
             listed = f"a ceiling over {names}"
         self.detail.show([*cells, Cell(listed + more, "muted")])
+        self._show_hidden(row)
+
+    def _show_hidden(self, row: int) -> None:
+        """Say of the selected class what the table has no room for."""
+        assert self.picture is not None
+        cells = ClassRows(self.picture).cells(row)
+        hidden = [at for at in self.table.hidden if self.COLUMNS[at].title in _SAID]
+        said = []
+        for at in hidden:
+            tone = "muted" if cells[at].tone == "plain" else cells[at].tone
+            said.append(Cell(f"{self.COLUMNS[at].title} {cells[at].text.strip()}", tone))
+        self.hidden.show(said)
 
     def summary(self) -> Sequence[Cell]:
         """Say how many classes there are, and what passed beside them."""
@@ -222,13 +237,17 @@ class ShaperPane(Pane):
         if self.target is None:
             self.table.select(0)
 
+    def on_resize(self) -> None:
+        """Say what there is no room for now, once the table knows its size."""
+        self.call_after_refresh(self._show_detail)
+
     def _edit(self, field: str) -> None:
         if self.controls is not None and self.picture is not None and self.target is not None:
             self.app.push_screen(ClassDialog(self.controls, self.picture, self.target, field))
 
     def _new_class(self) -> None:
         if self.controls is not None and self.picture is not None:
-            self.app.push_screen(NewClassDialog(self.controls, self.picture.snapshot))
+            self.app.push_screen(NewClassDialog(self.controls, self.picture))
 
     def _delete(self) -> None:
         if self.controls is not None and self.picture is not None and self.target is not None:
@@ -237,8 +256,7 @@ class ShaperPane(Pane):
 
     def _assign(self) -> None:
         if self.controls is not None and self.picture is not None:
-            snapshot = self.picture.snapshot
-            self.app.push_screen(AssignDialog(self.controls, snapshot, into=self.target))
+            self.app.push_screen(AssignDialog(self.controls, self.picture, into=self.target))
 
     @on(Table.Selected)
     def _selection_moved(self) -> None:

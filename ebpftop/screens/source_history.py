@@ -40,7 +40,9 @@ class Tick:
     """Packets dropped a second."""
     rest: tuple[float, float, float]
     """The same three of all other sources together."""
-    received_pps: float
+    sent_bps: F32 | None = None
+    """Bits a second sent to each; None where that was not counted."""
+    received_pps: float = 0.0
     """Packets a second of all there are, those without a source's row included."""
 
     def within(self, prefix: Prefix) -> NDArray[np.bool_]:
@@ -99,6 +101,26 @@ class SourceHistory:
             dropped_pps=np.array([float(tick.dropped_pps[inside].sum()) for tick, inside in rows]),
         )
 
+    def sent_to(self, prefix: Prefix) -> Series | None:
+        """Return what was sent to the same: rates of bits alone, over the ticks that count them.
+
+        Returns:
+            None where nothing that is sent is counted.
+        """
+        ticks = [tick for tick in self.ticks if tick.sent_bps is not None]
+        if self.ticks and not ticks:
+            return None
+        bps = [float(tick.sent_bps[tick.within(prefix)].sum())
+               for tick in ticks if tick.sent_bps is not None]  # fmt: skip
+        unknown = np.full(len(ticks), np.nan)
+        return Series(
+            times_s=np.array([tick.at_s for tick in ticks]),
+            lengths_s=np.array([tick.length_s for tick in ticks]),
+            pps=unknown,
+            bps=np.array(bps),
+            dropped_pps=unknown,
+        )
+
 
 def in_prefix(high: U64, low: U64, prefix: Prefix) -> NDArray[np.bool_]:
     """Return which addresses lie within a prefix."""
@@ -125,6 +147,12 @@ def _tick(snapshot: Snapshot, now_s: float, interval_s: float) -> Tick:
     single = [own.astype(np.float32) for own in kept]
     return Tick(
         now_s, interval_s, sources.high[rows], sources.low[rows], single[0], single[1], single[2],
-        (rest[0], rest[1], rest[2]),
+        (rest[0], rest[1], rest[2]), _sent(snapshot, rows),
         max(sums[0], snapshot.rates.pps.get("received", 0.0) if snapshot.rates else 0.0),
     )  # fmt: skip
+
+
+def _sent(snapshot: Snapshot, rows: NDArray[np.intp]) -> F32 | None:
+    if snapshot.sent is None:
+        return None
+    return np.nan_to_num(snapshot.sent.bps[rows], nan=0.0).astype(np.float32)

@@ -11,13 +11,13 @@ from ebpftop import actions, model
 from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.model import Clock, Prefix, Sent, Snapshot, Sources
+from ebpftop.screens.assign_dialog import AssignDialog
 from ebpftop.screens.block_dialog import BlockDialog
 from ebpftop.screens.dialog import allow_dialog, disallow_dialog, unblock_dialog
 from ebpftop.screens.effects import Effects
 from ebpftop.screens.figures import age, number_of, rate, share_cell, source_summary, standing
 from ebpftop.screens.list_pane import ListPane, field_kinds
 from ebpftop.screens.pane import Picture
-from ebpftop.screens.shaper_dialogs import AssignDialog
 from ebpftop.screens.targets import covering
 from ebpftop.widgets.cells import Cell, Column, state_cell
 
@@ -161,12 +161,16 @@ class TalkersPane(ListPane):
             "unblock": lambda: self._open(unblock_dialog),
             "allow": lambda: self._open(allow_dialog),
             "disallow": lambda: self._open(disallow_dialog),
-            "assign": lambda: self._open(AssignDialog),
+            "assign": self._assign,
         }
 
     def _block(self) -> None:
         if self.controls is not None and self.picture is not None and self.target is not None:
             self.app.push_screen(BlockDialog(self.controls, self.picture, self.target))
+
+    def _assign(self) -> None:
+        if self.controls is not None and self.picture is not None and self.target is not None:
+            self.app.push_screen(AssignDialog(self.controls, self.picture, self.target))
 
     def can(self, action_id: str) -> bool:
         """Whether one of its acts makes sense for the selected source."""

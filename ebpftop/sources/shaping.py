@@ -30,10 +30,10 @@ from ebpftop.model import (
     TrafficClass,
 )
 from ebpftop.sources.decoding import native, text
+from ebpftop.sources.sent import SentReader
 
 TICKS_BEFORE_ALARM = 3
 SUM = "classes = classified"
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +83,7 @@ class ShapingReader:
         self._generation = -1
         self._members: dict[int, list[Prefix]] = {}
         self._before: dict[ClassKey, _ClassBefore] = {}
-        self._sent_before: tuple[U64, U64] | None = None
+        self._sent = SentReader(instance.maps["sent_to"])
         self._idle: dict[int, _Idle] = {}
         self._failures = 0
 
@@ -113,7 +113,7 @@ class ShapingReader:
                             int(first["unclassified"][at]["bytes"]))
                 for at, word in enumerate(DIRECTIONS)
             } if shaped else {},
-            self._sent(sources, interval_s) if counted else None,
+            self._sent.read(sources, interval_s) if counted else None,
             {SUM: self._sum_holds(config, first, counters)} if shaped else {},
         )  # fmt: skip
 
@@ -173,12 +173,11 @@ class ShapingReader:
         chosen, counted = records[order], counters[order].copy()
         tokens, backlog = [], []
         for row, slot in enumerate(order):
+            backlog.append(_add_queue_drops(records[slot], counted[row], htb.get(slot + 1)))
             if records["shaping"][slot] == Shaping.HTB:
                 tokens.append(self._htb_tokens(records[slot], slot, htb, now_ns))
-                backlog.append(_add_queue_drops(counted, row, htb.get(slot + 1)))
             else:
                 tokens.append(_tokens(records[slot], int(buckets[slot]), now_ns))
-                backlog.append(0)
         rates = self._rates(wanted, chosen, counted, interval_s)
         return Classes(
             keys=[each.key for each in wanted],
@@ -256,29 +255,6 @@ class ShapingReader:
                 rates[:, row] = rates[:, under].sum(axis=1)
         return rates
 
-    def _sent(self, sources: Sources, interval_s: float | None) -> Sent:
-        keys, rows = self._maps["sent_to"].read()
-        mixed = _mixed(native(keys["high"]), native(keys["low"]))
-        octets, packets = native(rows["bytes"]), native(rows["packets"])
-        bps = np.full(len(mixed), np.nan)
-        if self._sent_before is not None and interval_s:
-            at = _places(self._sent_before[0], mixed)
-            known = at >= 0
-            grown = octets[known].astype(np.float64) - self._sent_before[1][at[known]]
-            bps[known] = np.where(grown >= 0, grown * 8 / interval_s, np.nan)
-            bps[~known] = octets[~known] * 8 / interval_s
-        self._sent_before = mixed, octets
-        at = _places(mixed, _mixed(sources.high, sources.low))
-        there = at >= 0
-        found = (
-            np.zeros(len(at), np.uint64),
-            np.zeros(len(at), np.uint64),
-            np.zeros(len(at), np.float64),
-        )
-        for column, values in zip(found, (packets, octets, bps), strict=True):
-            column[there] = values[at[there]]
-        return Sent(*found)
-
 
 def _is_under(each: TrafficClass, above: TrafficClass) -> bool:
     return (each.parent, each.key.direction) == (above.key.name, above.key.direction)
@@ -299,34 +275,20 @@ def _wanted(records: NDArray[Any], slot: int) -> TrafficClass:
 
 def _tokens(record: Any, bucket: int, now_ns: int) -> float:
     """Return the bytes in a bucket; below 0 they are owed."""
+    burst = int(record["shapes"][layout.shape_of(bucket)]["burst"])
     owed = layout.owed(bucket, now_ns)
     # Drops begin where what may be owed is owed: there the bucket is empty.
-    return int(record["burst_bytes"]) * (1 - owed / max(1, int(record["burst"])))
+    return int(record["burst_bytes"]) * (1 - owed / max(1, burst))
 
 
-def _add_queue_drops(counted: NDArray[Any], row: int, htb: HtbCounters | None) -> int:
-    """Add what the queue dropped to a class's counters; returns the bytes that wait in it."""
+def _add_queue_drops(record: Any, count: Any, htb: HtbCounters | None) -> int:
+    """Add what its queues dropped to a class's counters; returns the bytes that wait in one."""
+    count["dropped_packets"] += record["lost_packets"]
+    count["dropped_bytes"] += record["lost_bytes"]
     if htb is None:
         return 0
-    lost = int(counted["queued_bytes"][row]) - htb.bytes - htb.backlog_bytes
-    counted["dropped_packets"][row] += htb.dropped
+    handed = int(count["queued_bytes"]) - int(record["queue_from"])
+    count["dropped_packets"] += htb.dropped
     if htb.dropped:
-        counted["dropped_bytes"][row] += max(0, lost)
+        count["dropped_bytes"] += max(0, handed - htb.bytes - htb.backlog_bytes)
     return htb.backlog_bytes
-
-
-def _mixed(high: U64, low: U64) -> U64:
-    """Return a number for each address; two of a hundred thousand share one in 1 of 10^9 tables."""
-    with np.errstate(over="ignore"):
-        mixed: U64 = low ^ ((high ^ (high >> np.uint64(29))) * _MIX)
-    return mixed
-
-
-def _places(held: U64, wanted: U64) -> NDArray[np.intp]:
-    """Return where each of `wanted` is in `held`, -1 where it is not."""
-    if not len(held):
-        return np.full(len(wanted), -1, np.intp)
-    order = np.argsort(held)
-    at = np.minimum(np.searchsorted(held, wanted, sorter=order), len(held) - 1)
-    places: NDArray[np.intp] = order[at]
-    return np.where(held[places] == wanted, places, -1)

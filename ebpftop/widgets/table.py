@@ -174,6 +174,12 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         for position in changed:
             self._refresh_position(position)
 
+    @property
+    def hidden(self) -> list[int]:
+        """The columns for which there is no room."""
+        shown = {index for index, _ in self._placed()} | self._left_out
+        return [at for at in range(len(self._columns)) if at not in shown]
+
     def leave_out(self, *keys: str) -> None:
         """Do not show the columns of these fields or headings, for they hold nothing now."""
         left_out = frozenset(

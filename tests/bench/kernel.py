@@ -209,7 +209,7 @@ def _measured_shaper(instance: Instance, control: ShapingControl) -> list[dict[s
 
         return prepare
 
-    egress, ingress = (instance.programs[name] for name in shaper_layout.PROGRAMS[::-1])
+    egress, ingress = (instance.programs[name] for name in shaper_layout.HOOKED[::-1])
     packet, all_of_it = frame(KNOWN), "203.0.113.0/24"
     nothing = bytes.fromhex("b7000000ffffffff9500000000000000")  # r0 = TC_ACT_UNSPEC; exit
     empty = Path(
@@ -226,6 +226,8 @@ def _measured_shaper(instance: Instance, control: ShapingControl) -> list[dict[s
              using("police", "on", all_of_it)),
         Path("egress, a burst of microseconds", egress, packet, NEXT,
              using("police", "off", all_of_it, burst_bytes=1 << 20)),
+        Path("egress, a burst of microseconds, counted", egress, packet, NEXT,
+             using("police", "on", all_of_it, burst_bytes=1 << 20)),
         Path("egress, sorted for HTB", egress, packet, NEXT, using("htb", "off", all_of_it)),
         Path("ingress, token bucket", ingress, packet, NEXT, using("police", "off", all_of_it)),
     ]  # fmt: skip

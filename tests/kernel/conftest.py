@@ -10,6 +10,7 @@ What the running kernel itself lacks is skipped everywhere; tests name it in the
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import subprocess
@@ -20,11 +21,15 @@ from pathlib import Path
 import pytest
 
 from ebpftop.journal.log import PATH_VARIABLE
+from ebpftop.kernel import libbpf
 from ebpftop.lab import Lab
 from tests.kernel.attached import Site, trying
 from tests.kernel.pipeline import Pipeline, loaded
 from tests.kernel.shaper import Shaper
 from tests.kernel.shaper import loaded as loaded_shaper_programs
+
+WAYS = [pytest.param("tcx", marks=pytest.mark.kernel("tcx")), "clsact"]
+"""Ways to attach a program to TC."""
 
 TOOLS = {
     "bridge": "iproute2",
@@ -149,3 +154,16 @@ def shaper(loaded_shaper: Shaper) -> Shaper:
     """The same, emptied."""
     loaded_shaper.reset()
     return loaded_shaper
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The way programs are attached; without TCX, as on a kernel before 6.6."""
+
+    def refuse(program: int, ifindex: int, *, egress: bool) -> int:
+        raise OSError(errno.EINVAL, "no such attach type")
+
+    if request.param == "clsact":
+        monkeypatch.setattr(libbpf, "attach_tcx", refuse)
+    found: str = request.param
+    return found

@@ -20,6 +20,7 @@ from ebpftop.bpf.shaper_layout import ShaperFlag, Shaping
 from ebpftop.kernel import bpffs, libbpf, loading
 from ebpftop.kernel.maps import Map
 from ebpftop.model import DIRECTIONS, Prefix
+from tests.kernel.packets import frame
 
 SECOND_NS = 10**9
 START_NS = 1000 * SECOND_NS
@@ -38,6 +39,12 @@ SK_BUFF = np.dtype(
     }
 )  # fmt: skip
 """The fields of `struct __sk_buff` (linux/bpf.h) that tests set or look at."""
+
+
+V4, V6 = frame("192.0.2.1"), frame("2001:db8::1")
+TO_V4, TO_V6 = "198.51.100.1", "2001:db8:ffff::1"
+"""Where the frames go to."""
+RATE_BPS, BURST_BYTES = 8_000_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,7 @@ class Shaper:
         *prefixes: str,
         shaping: Shaping = Shaping.POLICE,
         direction: str = "egress",
+        mark: int | None = None,
         **fields: int,
     ) -> int:
         """Make a class with a full bucket and put prefixes into it; returns its slot."""
@@ -135,9 +143,9 @@ class Shaper:
         self._next_slot += 1
         record = np.zeros(1, layout.TRAFFIC_CLASS)
         record["shaping"], record["direction"] = shaping, DIRECTIONS.index(direction)
-        record["byte_cost"] = layout.byte_cost(rate_bps)
-        record["burst"] = layout.line_time(burst_bytes, rate_bps)
-        record["mark"] = layout.WORD
+        record["shapes"]["byte_cost"] = layout.byte_cost(rate_bps)
+        record["shapes"]["burst"] = layout.line_time(burst_bytes, rate_bps)
+        record["shapes"]["mark"] = layout.WORD if mark is None else mark
         for name, value in fields.items():
             record[name] = value
         self.maps["traffic_classes"].put(slot, record)
@@ -147,9 +155,9 @@ class Shaper:
         return slot
 
     def set_time(self, slot: int, time: int) -> None:
-        """Set the bucket itself."""
+        """Set the line time up to which a bucket is paid."""
         bucket = np.zeros(1, layout.BUCKET)
-        bucket["time"] = time & layout.WORD
+        bucket["time"] = layout.bucket_at(time)
         self.maps["buckets"].put(slot, bucket)
 
     def owed(self, slot: int) -> int:
@@ -201,6 +209,15 @@ class Shaper:
     def passes(self, packet: bytes, direction: str = "egress", **context: Any) -> bool:
         """Give it one packet; returns whether it passed."""
         return self.run(packet, direction, **context).passed
+
+
+def until_dropped(shaper: Shaper, packet: bytes, **context: Any) -> list[Outcome]:
+    """Send until one is dropped; return what became of those before it."""
+    outcomes = []
+    while (outcome := shaper.run(packet, **context)).passed:
+        outcomes.append(outcome)
+        assert len(outcomes) < 1000
+    return outcomes
 
 
 @contextmanager

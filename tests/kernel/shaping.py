@@ -3,29 +3,39 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ebpftop.bpf import shaper_layout as layout
 from ebpftop.control.shaping import ShapingControl
-from ebpftop.lab import Host, Job, serve_bulk, transfer_bulk
+from ebpftop.kernel.netlink.links import netlink
+from ebpftop.lab import Host, Job, joined, send_udp, serve_bulk, transfer_bulk
 from ebpftop.model import ClassKey, Prefix
 from tests.kernel.stage import Stage, ebpftop
 
+TCX_HOOKS = (46, 47)
+"""BPF_TCX_INGRESS and BPF_TCX_EGRESS of linux/bpf.h."""
 WARM_UP_S = 1.0
 MEASURED_S = 2.5
 
 
 def received_bytes(host: Host) -> int:
-    """Return the bytes that a host's interface has received."""
-    shown = host.run(["ip", "-s", "-json", "link", "show", "dev", host.interface]).stdout
-    return int(json.loads(shown)[0]["stats64"]["rx"]["bytes"])
+    """Return the bytes that a host's interface has received.
+
+    Read in this process: what another takes to start would be in the measured time.
+    """
+    with joined(host):
+        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+    (counted,) = (line for line in lines if line.strip().startswith(f"{host.interface}:"))
+    return int(counted.partition(":")[2].split()[0])
 
 
 def wire_bps(host: Host, seconds: float = MEASURED_S) -> float:
@@ -134,3 +144,30 @@ def clear(stage: Stage) -> None:
 def prefix(host: Host) -> Prefix:
     """Return a host's IPv4 address."""
     return Prefix.parse(host.ipv4)
+
+
+def tcx_programs() -> list[int]:
+    """Return the programs on TCX of the server's interface.
+
+    Links do not tell of which network namespace their interface is: the interface is asked.
+    """
+    with netlink() as socket:
+        index = socket.link("eth0").index
+    query, found = ctypes.CDLL("libbpf.so.1").bpf_prog_query, []
+    for hook in TCX_HOOKS:
+        flags, count, ids = ctypes.c_uint32(), ctypes.c_uint32(64), (ctypes.c_uint32 * 64)()
+        if query(index, hook, 0, ctypes.byref(flags), ids, ctypes.byref(count)) == 0:
+            found += ids[: count.value]
+    return found
+
+
+def filters(hook: str) -> list[dict[str, Any]]:
+    """Return the filters of clsact in a direction."""
+    argv = ["tc", "-json", "filter", "show", "dev", "eth0", hook]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return [found for found in json.loads(done.stdout or "[]") if "options" in found]
+
+
+def send(stage: Stage, host: Host, count: int = 50) -> None:
+    """Send datagrams from the server to a host."""
+    send_udp(stage.lab.server, host.ipv4, 2000, count=count, size_bytes=1000).wait(10)

@@ -93,7 +93,7 @@ def test_the_shapers_page_is_checked_too() -> None:
         for name, types in shaper_layout.MAPS.items()
     }
     layout.check(compiled, shaper_layout.MAPS)
-    compiled["traffic_classes"]["value"][2][1] += 8
+    compiled["traffic_classes"]["value"][3][1] += 8
 
     with pytest.raises(KernelRefusedError, match=r"map traffic_classes.*byte_cost"):
         layout.check(compiled, shaper_layout.MAPS)

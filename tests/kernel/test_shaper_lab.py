@@ -151,6 +151,40 @@ def test_two_classes_do_not_disturb_each_other(stage: Stage) -> None:
         assert wire <= OVER * rate * MBIT
 
 
+def test_two_policed_classes_do_not_disturb_each_other(stage: Stage) -> None:
+    # GIVEN each sent twice what its class may carry
+    hosts = stage.lab.clients
+    for host, name, rate in zip(hosts, ("one", "two"), ("4mbit", "8mbit"), strict=True):
+        make(stage, name, rate, host, action="police", burst="20kb")
+    flows = [send_udp(stage.lab.server, host.ipv4, pps, size_bytes=1400)
+             for host, pps in zip(hosts, (750, 1500), strict=True)]  # fmt: skip
+    for flow in flows:
+        flow.wait_ready()
+
+    samples = [passed_samples(stage, ClassKey(name), 1.5) for name in ("one", "two")]
+    for flow in flows:
+        flow.stop()
+
+    for (first, *_, last), mbit in zip(samples, (4, 8), strict=True):
+        rate_bps = (last[2] - first[2]) * 8 / (last[0] - first[0])
+        assert rate_bps == pytest.approx(mbit * MBIT, rel=0.02)
+
+
+@pytest.mark.parametrize("mbit", [2, 6])
+def test_a_new_rate_is_policed_within_a_second(stage: Stage, client: Host, mbit: int) -> None:
+    make(stage, "udp", "4mbit", client, action="police", burst="20kb")
+    flow = send_udp(stage.lab.server, client.ipv4, 1500, size_bytes=1400)
+    flow.wait_ready()
+
+    assert ebpftop("class", "set", "eth0", "udp", "--rate", f"{mbit}mbit").status == 0
+    time.sleep(1.0)
+    first, *_, last = passed_samples(stage, ClassKey("udp"), 1.0)
+    flow.stop()
+
+    rate_bps = (last[2] - first[2]) * 8 / (last[0] - first[0])
+    assert rate_bps == pytest.approx(mbit * MBIT, rel=0.03)
+
+
 @pytest.mark.kernel("htb")
 def test_two_classes_share_their_parent_and_borrow_from_it(stage: Stage) -> None:
     one, two = stage.lab.clients

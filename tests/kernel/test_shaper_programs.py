@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-from typing import Any
-
 import pytest
 
-from ebpftop.bpf.shaper_layout import ShaperFlag, Shaping
+from ebpftop.bpf import shaper_layout as layout
+from ebpftop.bpf.shaper_layout import Shaping
 from ebpftop.kernel import libbpf
-from ebpftop.model import Prefix
 from tests.kernel.packets import (
     ETHERTYPE_ARP,
     HOP_BY_HOP,
@@ -22,14 +19,21 @@ from tests.kernel.packets import (
     icmpv6,
     tcp,
 )
-from tests.kernel.shaper import MARK_NS, SECOND_NS, START_NS, Outcome, Shaper
+from tests.kernel.shaper import (
+    BURST_BYTES,
+    MARK_NS,
+    RATE_BPS,
+    SECOND_NS,
+    START_NS,
+    TO_V4,
+    TO_V6,
+    V4,
+    V6,
+    Shaper,
+    until_dropped,
+)
 
 pytestmark = pytest.mark.kernel
-
-V4, V6 = frame("192.0.2.1"), frame("2001:db8::1")
-TO_V4, TO_V6 = "198.51.100.1", "2001:db8:ffff::1"
-"""Where the frames go to."""
-RATE_BPS, BURST_BYTES = 8_000_000, 10_000
 
 
 def congested(packet: bytes, ecn: int) -> bytes:
@@ -47,17 +51,8 @@ def ecn_of(packet: bytes) -> int:
     return packet[15] & 3 if packet[12:14] == b"\x08\x00" else packet[15] >> 4 & 3
 
 
-def until_dropped(shaper: Shaper, packet: bytes, **context: Any) -> list[Outcome]:
-    """Send until one is dropped; return what became of those before it."""
-    outcomes = []
-    while (outcome := shaper.run(packet, **context)).passed:
-        outcomes.append(outcome)
-        assert len(outcomes) < 1000
-    return outcomes
-
-
 def test_the_programs_stay_within_the_verifiers_reach(shaper: Shaper) -> None:
-    for program, name in zip(shaper.programs, ("shape_ingress", "shape_egress"), strict=True):
+    for program, name in zip(shaper.programs, layout.PROGRAMS, strict=True):
         info = libbpf.program_info(program)
         assert info.name == name
         assert 0 < info.verified_insns < 250_000
@@ -271,99 +266,3 @@ def test_pace_does_not_believe_a_time_of_another_clock(shaper: Shaper) -> None:
     wall_ns = 1_750_000_000 * SECOND_NS
 
     assert shaper.run(V4, tstamp=wall_ns).tstamp == START_NS
-
-
-# Ceilings
-
-
-def family(shaper: Shaper, shaping: Shaping) -> tuple[int, int]:
-    """Make a ceiling of 10,000 bytes over two classes; a byte takes 1 us on it, 2 on them.
-
-    Returns:
-        The slots of the ceiling and of the first class.
-    """
-    above = shaper.add(RATE_BPS, BURST_BYTES, shaping=shaping)
-    reserve = (BURST_BYTES // 2) * 1000 << 8
-    fields: dict[str, Any] = {"parent": above + 1, "reserve": reserve, "shaping": shaping}
-    one = shaper.add(RATE_BPS // 2, BURST_BYTES // 2, "198.51.100.0/24", **fields)
-    shaper.add(RATE_BPS // 2, BURST_BYTES // 2, "2001:db8::/32", **fields)
-    return above, one
-
-
-def test_a_class_borrows_what_is_left_of_its_parent_and_leaves_the_others_theirs(
-    shaper: Shaper,
-) -> None:
-    above, one = family(shaper, Shaping.POLICE)
-
-    # WHEN one sends all it can at once: its own burst is 5 packets, and then nothing is to lend
-    first = until_dropped(shaper, V4, wire_len=1000)
-    assert len(first) == 5
-    # THEN the other still has its own
-    assert len(until_dropped(shaper, V6, wire_len=1000)) == 5
-    # AND the ceiling holds for both together
-    assert shaper.owed(above) == 10_000 * 1000 << 8
-
-    # WHEN it alone goes on for a second, faster than its own half
-    shaper.now_ns += SECOND_NS
-    passed = 0
-    for _ in range(2000):
-        passed += shaper.passes(V4, wire_len=1000)
-        shaper.now_ns += SECOND_NS // 2000
-    # THEN it has the whole of the parent's rate
-    assert passed == pytest.approx(1000, abs=11)
-    assert shaper.stats(one)["borrowed_bytes"] == pytest.approx(500_000, rel=0.05)
-
-
-def test_two_greedy_classes_share_their_ceiling_by_what_they_were_promised(shaper: Shaper) -> None:
-    family(shaper, Shaping.POLICE)
-    passed = {V4: 0, V6: 0}
-
-    for _ in range(2000):
-        for packet in (V4, V4, V6):
-            passed[packet] += shaper.passes(packet, wire_len=1000)
-        shaper.now_ns += SECOND_NS // 1000
-
-    # Two seconds at 1,000 packets a second, and the burst once
-    assert sum(passed.values()) == pytest.approx(2010, abs=3)
-    assert passed[V6] == pytest.approx(1000, rel=0.02)
-
-
-def test_paced_classes_share_a_ceiling_too(shaper: Shaper) -> None:
-    family(shaper, Shaping.PACE)
-
-    leaves = [shaper.run(V4, wire_len=1000).tstamp - START_NS for _ in range(8)]
-    other = [shaper.run(V6, wire_len=1000).tstamp - START_NS for _ in range(5)]
-
-    # Its own five at once, then one each 2 ms; the other's five meet a ceiling that owes 3,000
-    assert leaves == [0] * 5 + [2_000_000, 4_000_000, 6_000_000]
-    assert other == [0, 0, 1_000_000, 2_000_000, 3_000_000]
-
-
-# What is sent
-
-
-def test_what_is_sent_to_each_address_is_counted_behind_a_switch(shaper: Shaper) -> None:
-    def sent(text: str) -> tuple[int, int] | None:
-        prefix = Prefix.parse(text)
-        found = shaper.maps["sent_to"].get((prefix.high, prefix.low))
-        return None if found is None else (int(found["packets"][0]), int(found["bytes"][0]))
-
-    shaper.configure(flags=0)
-    assert shaper.passes(V4)
-    assert sent(TO_V4) is None
-
-    shaper.configure(flags=ShaperFlag.COUNT_SENT)
-    for _ in range(3):
-        assert shaper.passes(V4)
-        assert shaper.passes(V6)
-    assert sent(TO_V4) == (3, 3 * len(V4))
-    assert sent(TO_V6) == (3, 3 * len(V6))
-
-
-def test_strangers_are_not_remembered_on_ingress(shaper: Shaper) -> None:
-    shaper.add(RATE_BPS, BURST_BYTES, "192.0.2.0/24", direction="ingress")
-    for number in range(50):
-        shaper.passes(frame(str(ipaddress.ip_address(0x0A000000 + number))), "ingress")
-    shaper.passes(V4, "ingress")
-
-    assert len(shaper.maps["ingress_cache"].read()[0]) == 1

@@ -342,9 +342,11 @@ class FakeShaping:
     def __init__(self, controls: FakeControls) -> None:
         self._controls = controls
 
-    def set_class(self, key: ClassKey, changes: Mapping[str, Any]) -> None:
+    def set_class(
+        self, key: ClassKey, changes: Mapping[str, Any], members: Sequence[Prefix] = ()
+    ) -> None:
         """Remember a class."""
-        self._controls._act("set_class", key, dict(changes))
+        self._controls._act("set_class", key, dict(changes), *members)
 
     def delete_class(self, key: ClassKey) -> None:
         """Remember the end of a class."""

@@ -1,168 +1,182 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a block or a limit would have stopped in the last minute, before it is written."""
+"""What the last minute would have met: the dialogs that say it, and how it is reckoned."""
 
 from __future__ import annotations
 
-import time
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ebpftop.model import Limits, Prefix, Snapshot
-from ebpftop.screens.foresight import foresight_rows
-from ebpftop.screens.source_history import SourceHistory
-from ebpftop.screens.what_if import if_blocked, if_limited
-from tests.tui.driving import dashboard
-from tests.tui.fakes import (
-    FakeControls,
-    Talker,
-    allowed,
-    attack,
-    many_sources,
-    rates,
-    snapshot,
-    sources,
-)
-from tests.tui.test_dialogs import fill
-
-LOUD, QUIET, NEAR = "10.0.0.1", "10.0.0.2", "10.0.1.1"
+from ebpftop.format import size
+from ebpftop.model import ClassKey, Prefix, Sent, Snapshot
+from ebpftop.screens.class_history import Samples
+from ebpftop.screens.foresight import verdict, what_if
+from tests.tui.driving import Dashboard, dashboard
+from tests.tui.fakes import FakeControls
+from tests.tui.shaping import fill, minute, shaped
 
 
-def tick(second: int, loud_pps: float = 1000, **changes: object) -> Snapshot:
-    """Return a second in which three sources send."""
-    sent = [
-        Talker(LOUD, loud_pps, dropped_pps=loud_pps / 4), Talker(QUIET, 100), Talker(NEAR, 50)
-    ]  # fmt: skip
-    received = rates(loud_pps + 150, loud_pps / 4)
-    return snapshot(second, sources=sources(sent), rates=received, **changes)
-
-
-def history(*loud_pps: float) -> SourceHistory:
-    """Return seconds in which the loud source sent so much."""
-    kept = SourceHistory()
-    for second, pps in enumerate(loud_pps):
-        kept = kept.extended(tick(second, pps))
-    return kept
-
-
-def test_a_block_would_have_stopped_what_its_prefix_sent() -> None:
-    found = if_blocked(history(1000, 2000, 3000), Prefix.parse("10.0.0.0/24"))
-    assert found.packets == 6300
-    assert found.seconds == 3
-    assert found.received == 6450
-    assert found.share == pytest.approx(6300 / 6450)
-    assert found.already == 1500
-    assert [str(address) for address, _ in found.talkers] == [LOUD, QUIET]
-    assert found.hit == 2
-
-
-def test_who_is_allowed_would_have_passed() -> None:
-    found = if_blocked(history(1000), Prefix.parse("10.0.0.0/8"), [Prefix.parse("10.0.0.0/30")])
-    assert (found.packets, found.hit) == (50, 1)
-
-
-def test_only_the_last_minute_counts() -> None:
-    found = if_blocked(history(*([9000] * 60), *([10] * 60)), Prefix.parse(LOUD))
-    assert found.packets == 600
-    assert found.seconds == 60
-
-
-def test_a_limit_would_have_stopped_what_is_over_it_once_its_burst_is_used_up() -> None:
-    limits = Limits(pps=400, burst_s=2.0, block_for_s=0)
-    found = if_limited(history(1000, 1000, 1000, 100), limits)
-    # 600 too many a second, of which 800 may run ahead.
-    assert found.packets == pytest.approx(3 * 600 - 800)
-    assert [str(address) for address, _ in found.talkers] == [LOUD]
-    assert found.talkers[0][1] == pytest.approx(1000 / 3100)
-
-
-def test_bits_are_limited_as_packets_are() -> None:
-    # Each packet of a fake source has 4000 bits.
-    limits = Limits(bps=400 * 4000, burst_s=0.001, block_for_s=0)
-    found = if_limited(history(1000, 1000), limits)
-    assert found.packets == pytest.approx(1200, rel=0.01)
-
-
-def test_who_stays_over_a_limit_would_have_been_blocked() -> None:
-    limits = Limits(pps=500, burst_s=0.01, grace_s=1.5, block_for_s=3.0)
-    found = if_limited(history(1000, 1000, 1000, 1000, 1000, 400), limits)
-    # Over for two seconds, then blocked for three, and then under the limit again.
-    assert found.packets == pytest.approx(2 * 500 + 3 * 1000, rel=0.01)
-
-
-def test_limits_that_are_off_would_have_stopped_nothing() -> None:
-    assert if_limited(history(1000), Limits()).packets == 0
-    assert if_limited(SourceHistory(), Limits(pps=1)).seconds == 0
-    assert if_blocked(SourceHistory(), Prefix.parse("0.0.0.0/0")).seconds == 0
-
-
-def test_limits_spare_the_protected() -> None:
-    found = if_limited(history(1000), Limits(pps=10, burst_s=0.01), [Prefix.parse(LOUD)])
-    assert {str(address) for address, _ in found.talkers} == {QUIET, NEAR}
-
-
-def test_what_came_from_sources_that_are_not_kept_is_said() -> None:
-    many = many_sources(100_000)
-    total = float(np.sum(many.pps))
-    kept = SourceHistory().extended(snapshot(1, sources=many, rates=rates(total, 0.0)))
-    found = if_blocked(kept, Prefix.parse("10.0.0.0/8"))
-    assert found.packets + found.rest == pytest.approx(total, rel=1e-4)
-    assert found.rest > 0
-    assert "too small to be kept" in foresight_rows(found)[-1][1].text
-
-
-def test_a_minute_of_many_sources_is_judged_while_one_types() -> None:
-    kept = SourceHistory()
-    for second in range(60):
-        many = many_sources(20_000, seed=second)
-        kept = kept.extended(snapshot(second, sources=many, rates=rates(1e6, 0.0)))
-    began_s = time.process_time()
-    if_limited(kept, Limits(pps=100))
-    if_blocked(kept, Prefix.parse("10.0.0.0/8"))
-    assert time.process_time() - began_s < 1.0
-
-
-async def test_the_block_dialog_says_what_it_would_have_stopped(controls: FakeControls) -> None:
-    async with dashboard(tick(0), controls=controls) as running:
-        for second in range(1, 5):
-            await running.tick(tick(second))
-        await running.press("2", "b")
-        assert "5.00k packets, 87.0% of the last 5 s; 25.0% dropped anyway" in running.text
-        await fill(running, "length", "24")
-        assert "5.50k packets, 95.7% of the last 5 s" in running.text
-        assert f"{LOUD}, {QUIET}" in running.text
-        # It goes on while the dialog is open.
-        await running.tick(tick(5))
-        assert "of the last 6 s" in running.text
-
-
-async def test_the_block_dialog_leaves_out_whom_the_allow_list_lets_pass(
+async def test_the_dialog_shows_what_the_last_minute_would_have_met(
     controls: FakeControls,
 ) -> None:
-    async with dashboard(tick(0, allowed=allowed([LOUD])), controls=controls) as running:
-        await running.press("3", "n")
-        await running.type("10.0.0.0/8")
-        assert "150 packets, 13.0% of the last 1 s" in running.text
+    async with dashboard(shaped(), size=(120, 30), controls=controls) as running:
+        await running.press("5")
+        await minute(running)
+        await running.press("down", "r")
+        # 16 Mbit/s came to a class of 8, which drops what is over
+        await running.until(lambda: "goes at once" in running.text)
+        assert "brought 120 MB:" in running.text
+        assert "50.0% dropped" in running.text
+        await fill(running, "rate", "20mbit")
+        await running.until(lambda: "100% goes at once, 0% dropped" in running.text)
+        assert "an estimate: TCP would have slowed down" in running.text
+        await fill(running, "rate", "4mbit")
+        await running.until(lambda: "75.0% dropped" in running.text)
+        # 120 MB in a minute at 8 Mbit/s: a burst of 60 MB is all that was missing
+        await fill(running, "rate", "8mbit")
+        await fill(running, "burst", "60mb")
+        await running.until(lambda: "100% goes at once, 0% dropped" in running.text)
 
 
-async def test_the_limits_dialog_says_what_they_would_have_stopped(controls: FakeControls) -> None:
-    async with dashboard(tick(0), controls=controls) as running:
-        for second in range(1, 4):
-            await running.tick(tick(second))
-        await running.press("l")
-        assert "would have stopped nothing in the last 4 s" in running.text
-        await fill(running, "limit-pps", "500")
-        await fill(running, "limit-block_for_s", "0")
-        assert "1.50k packets, 32.6% of the last 4 s" in running.text
-        assert f"{LOUD} 37.5%" in running.text
-        await fill(running, "limit-syn", "5")
-        assert "connection requests are not known by source" in running.text
-        await fill(running, "limit-pps", "5x")
-        assert "foresight  –" in running.text
+def talking(sequence: int, *, sent_bps: float | None = None, **changes: Any) -> Snapshot:
+    """Build a snapshot in which 10.0.0.1 talks."""
+    counts = np.array([1, 1], np.uint64)
+    sent = None if sent_bps is None else Sent(counts, counts, np.array([sent_bps, 0.0]))
+    return shaped(sequence, interval_s=20.0, sent=sent, **changes)
 
 
-async def test_nothing_is_foretold_before_anything_is_known(controls: FakeControls) -> None:
-    first = attack(interval_s=None)
-    async with dashboard(first, controls=controls) as running:
-        await running.press("2", "b")
-        assert "nothing is known of the last minute yet" in running.text
+async def talk(running: Dashboard, sent_bps: float | None = None) -> None:
+    """Let a minute go by in which an address talks."""
+    for second in (21, 41, 61):
+        await running.tick(talking(second, sent_bps=sent_bps))
+
+
+async def test_a_new_class_shows_what_its_addresss_last_minute_would_have_met(
+    controls: FakeControls,
+) -> None:
+    async with dashboard(shaped(), size=(120, 34), controls=controls) as running:
+        await talk(running, sent_bps=8_000_000)
+        await running.press("5", "n")
+        assert "foresight" in running.text
+        await fill(running, "class-name", "office")
+        await fill(running, "class-rate", "4mbit")
+        await running.until(lambda: "nobody is in it yet: say an address" in running.text)
+        await fill(running, "class-address", "10.0.0.1")
+        await fill(running, "class-action", "police")
+        await running.until(lambda: "brought 60.0 MB:" in running.text)
+        assert "49.8% dropped" in running.text  # 0.4 MB are the burst
+        assert "TCP would have slowed down" in running.text
+        await fill(running, "class-rate", "8mbit")
+        await running.until(lambda: "100% goes at once, 0% dropped" in running.text)
+
+        # What comes in is another thing than what goes out
+        await fill(running, "class-way", "ingress")
+        received = f"brought {size(sum_received())}"
+        await running.until(lambda: received in running.text)
+        await running.press("enter")
+        await running.until(lambda: controls.calls)
+        changes = {"rate_bps": 8_000_000, "burst_bytes": 0, "action": "police", "parent": ""}
+        key = ClassKey("office", "ingress")
+        assert controls.calls == [("set_class", key, changes, Prefix.parse("10.0.0.1"))]
+
+
+def sum_received() -> float:
+    """Return the bytes that 10.0.0.1 sends in the minute of `talk`."""
+    return float(talking(0).sources.bps[0]) / 8 * 60
+
+
+async def test_what_is_not_counted_is_not_foreseen(controls: FakeControls) -> None:
+    async with dashboard(shaped(), size=(120, 34), controls=controls) as running:
+        await talk(running, sent_bps=None)
+        await running.press("2", "c")
+        await running.until(lambda: "unknown: what is sent is not counted" in running.text)
+
+
+async def test_assigning_shows_what_the_address_would_have_met_beside_the_others(
+    controls: FakeControls,
+) -> None:
+    async with dashboard(shaped(), size=(120, 34), controls=controls) as running:
+        await talk(running, sent_bps=8_000_000)
+        await running.press("2")
+        # GIVEN 10.0.0.1, which is in `video` already: 60 MB fit into its 20 Mbit/s
+        await running.press("c")
+        await running.until(lambda: "brought 60.0 MB:" in running.text)
+        assert "100% goes at once, 0% dropped" in running.text
+        # WHEN it is to go to `backup`, which has 120 MB of its own and passes 60 MB
+        await fill(running, "class-name", "backup")
+        await running.until(lambda: "brought 180 MB with what backup has" in running.text)
+        assert "66.6% dropped" in running.text
+        assert "TCP would have slowed down" in running.text
+        await fill(running, "class-name", "")
+        await running.until(lambda: "nothing holds it then" in running.text)
+
+
+async def test_foresight_goes_on_while_the_dialog_is_open(controls: FakeControls) -> None:
+    async with dashboard(shaped(), size=(120, 34), controls=controls) as running:
+        await running.press("2", "c")
+        await running.until(lambda: "what is sent is not counted" in running.text)
+        await talk(running, sent_bps=8_000_000)
+        await running.until(lambda: "brought 60.0 MB" in running.text)
+
+
+@pytest.mark.parametrize("key", ["n", "c", "r"])
+async def test_a_dialog_with_foresight_fits_into_a_small_terminal(
+    controls: FakeControls, key: str
+) -> None:
+    async with dashboard(shaped(), size=(80, 24), controls=controls) as running:
+        await talk(running, sent_bps=8_000_000)
+        await running.press("5", key)
+        if key == "n":
+            await fill(running, "class-name", "office")
+            await fill(running, "class-rate", "4mbit")
+            await fill(running, "class-address", "10.0.0.1")
+        elif key == "c":
+            await fill(running, "address", "10.0.0.1")
+        await running.until(lambda: "dropped" in running.text)
+        assert "goes at once" in running.text
+        assert "an estimate" in running.text
+        assert "Esc" in running.text
+
+
+def steady(bps: float, seconds: int = 60) -> Samples:
+    """Return a minute of an even rate."""
+    ones = np.ones(seconds)
+    return Samples(np.arange(seconds, dtype=float), ones, ones * bps / 8, ones * bps)
+
+
+def test_what_fits_passes_at_once() -> None:
+    found = what_if(steady(10_000_000), 10_000_000, 10_000, queued=False)
+
+    assert found.seconds == 60
+    assert (found.at_once, found.dropped) == (1.0, 0.0)
+
+
+def test_a_bucket_without_a_queue_drops_what_is_over_rate_and_burst() -> None:
+    found = what_if(steady(10_000_000), 5_000_000, 1_000_000, queued=False)
+
+    # 75 MB came; 37.5 MB pass by the rate and 1 MB by the burst
+    assert found.at_once == pytest.approx(38.5 / 75)
+    assert found.dropped == pytest.approx(36.5 / 75)
+    assert found.longest_wait_s == 0
+
+
+def test_a_queue_holds_back_a_peak_and_drops_what_it_cannot_hold() -> None:
+    seconds = np.ones(3)
+    peak = Samples(np.arange(3.0), seconds, np.array([1_000_000, 1_150_000, 500_000.0]), seconds)
+
+    found = what_if(peak, 8_000_000, 0, queued=True)
+
+    assert found.dropped == 0
+    assert found.longest_wait_s == pytest.approx(0.15)
+    assert what_if(steady(16_000_000), 8_000_000, 0, queued=True).dropped == pytest.approx(
+        0.5, abs=0.01
+    )
+
+
+def test_foresight_without_traffic_says_so() -> None:
+    nothing = what_if(Samples.none(), 1000, 1000, queued=True)
+    silence = what_if(steady(0), 1000, 1000, queued=True)
+
+    assert verdict(nothing, queued=True)[0] == "nothing has been seen of it yet"
+    assert verdict(silence, queued=True)[0] == "nothing came in its last 60 s"

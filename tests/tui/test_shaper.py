@@ -3,53 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
-from textual.widgets import Input
 
 from ebpftop.errors import KernelRefusedError
 from ebpftop.format import parse_size
-from ebpftop.model import ClassKey, Prefix, Sent, Snapshot
-from ebpftop.screens.class_history import ClassHistory, Samples, what_if
-from ebpftop.screens.shaper import ShaperPane, empty_in
-from ebpftop.screens.shaper_dialogs import size_text, verdict
-from tests.tui.driving import Dashboard, dashboard
-from tests.tui.fakes import FakeControls, Shaped, Talker, classes, snapshot, sources
-
-VIDEO = Shaped("video", members=("10.0.0.1", "10.1.0.0/16"))
-BUSY = Shaped(
-    "backup", 8_000_000, 40_000, -2_000, 16_000_000, 8_000_000, "police", dropped=321, members=()
-)
-TALKERS = [Talker("10.0.0.1", pps=5_000), Talker("10.0.0.2", pps=1)]
-
-
-def shaped(sequence: int = 0, *entries: Shaped, **changes: Any) -> Snapshot:
-    """Build a snapshot with these classes, or the two of every day."""
-    held = classes(entries or (VIDEO, BUSY))
-    return snapshot(sequence, classes=held, sources=sources(TALKERS), **changes)
-
-
-def pane(running: Dashboard) -> ShaperPane:
-    """Return the pane in sight, which is the shaper's."""
-    found = running.app.main.pane
-    assert isinstance(found, ShaperPane)
-    return found
-
-
-async def fill(running: Dashboard, field: str, text: str) -> None:
-    """Write into a field of the dialog."""
-    entry = running.app.screen.query_one(f"#{field}", Input)
-    entry.value = text
-    entry.focus()
-    await running.pilot.pause()
-
-
-async def minute(running: Dashboard, *entries: Shaped) -> None:
-    """Let a minute go by in which the classes carry what they carry."""
-    for second in range(1, 62, 2):
-        await running.tick(shaped(second, *entries, interval_s=2.0))
+from ebpftop.model import ClassKey, Prefix, Sent
+from ebpftop.screens.class_dialog import size_text
+from ebpftop.screens.class_history import ClassHistory
+from ebpftop.screens.shaper import empty_in
+from tests.tui.driving import dashboard
+from tests.tui.fakes import FakeControls, Shaped, snapshot
+from tests.tui.shaping import fill, minute, pane, shaped
 
 
 async def test_each_class_stands_with_its_rate_its_bucket_and_its_drops() -> None:
@@ -80,7 +45,7 @@ async def test_what_matters_is_in_sight_at_every_size(size: tuple[int, int]) -> 
 async def test_the_last_minute_is_drawn_beside_each_class() -> None:
     async with dashboard(shaped(), size=(160, 24)) as running:
         await running.press("5")
-        await minute(running)
+        await minute(running, tick_s=2)
         spark = pane(running).table.lines[1].rstrip()[-15:]
         assert all(0x2800 < ord(character) <= 0x28FF for character in spark)
 
@@ -170,21 +135,19 @@ async def test_what_the_kernel_refuses_is_said_in_the_dialog(controls: FakeContr
         await running.until(lambda: "eth0 has no fq: modprobe sch_fq" in running.text)
 
 
-async def test_the_dialog_shows_what_the_last_minute_would_have_met(
-    controls: FakeControls,
-) -> None:
-    async with dashboard(shaped(), size=(120, 30), controls=controls) as running:
-        await running.press("5")
+@pytest.mark.parametrize("terminal", [(80, 24), (120, 30), (230, 40)])
+async def test_all_of_a_class_is_in_sight_beside_it_or_below(terminal: tuple[int, int]) -> None:
+    async with dashboard(shaped(), size=terminal) as running:
         await minute(running)
-        await running.press("down", "r")
-        # 16 Mbit/s came to a class of 8, which drops what is over
-        await running.until(lambda: "goes at once" in running.text)
-        assert "brought 120 MB, of which" in running.text
-        assert "50.0% dropped" in running.text
-        await fill(running, "rate", "20mbit")
-        await running.until(lambda: "100% goes at once, 0% dropped" in running.text)
-        await fill(running, "rate", "4mbit")
-        await running.until(lambda: "75.0% dropped" in running.text)
+        await running.press("5", "down")
+        lines = running.lines
+        for word in ("20mbit", "tokens", "burst", "empties", "packets", "dropped", "marks"):
+            assert any(word in line for line in lines), word
+        below = "" if terminal[0] > 200 else "  ".join(lines[-4:])
+        assert ("marks 12" in below) == (terminal[0] < 200)
+        assert ("burst 40.0 kB" in below) == (terminal[0] < 100)
+        assert "out by police" in "  ".join(lines[-4:])
+        assert ("empties empty" in below) == (terminal[0] < 100)
 
 
 async def test_n_makes_a_class(controls: FakeControls) -> None:
@@ -254,52 +217,6 @@ async def test_keys_do_in_each_pane_what_they_say_there(controls: FakeControls) 
         assert "Block 10.0.0.1" in running.text
         await running.press("escape", "3", "n")
         assert "New block" in running.text
-
-
-# Foresight
-
-
-def steady(bps: float, seconds: int = 60) -> Samples:
-    """Return a minute of an even rate."""
-    ones = np.ones(seconds)
-    return Samples(np.arange(seconds, dtype=float), ones, ones * bps / 8, ones * bps)
-
-
-def test_what_fits_passes_at_once() -> None:
-    found = what_if(steady(10_000_000), 10_000_000, 10_000, queued=False)
-
-    assert found.seconds == 60
-    assert (found.at_once, found.dropped) == (1.0, 0.0)
-
-
-def test_a_bucket_without_a_queue_drops_what_is_over_rate_and_burst() -> None:
-    found = what_if(steady(10_000_000), 5_000_000, 1_000_000, queued=False)
-
-    # 75 MB came; 37.5 MB pass by the rate and 1 MB by the burst
-    assert found.at_once == pytest.approx(38.5 / 75)
-    assert found.dropped == pytest.approx(36.5 / 75)
-    assert found.longest_wait_s == 0
-
-
-def test_a_queue_holds_back_a_peak_and_drops_what_it_cannot_hold() -> None:
-    seconds = np.ones(3)
-    peak = Samples(np.arange(3.0), seconds, np.array([1_000_000, 1_150_000, 500_000.0]), seconds)
-
-    found = what_if(peak, 8_000_000, 0, queued=True)
-
-    assert found.dropped == 0
-    assert found.longest_wait_s == pytest.approx(0.15)
-    assert what_if(steady(16_000_000), 8_000_000, 0, queued=True).dropped == pytest.approx(
-        0.5, abs=0.01
-    )
-
-
-def test_foresight_without_traffic_says_so() -> None:
-    nothing = what_if(Samples.none(), 1000, 1000, queued=True)
-    silence = what_if(steady(0), 1000, 1000, queued=True)
-
-    assert verdict(nothing, queued=True)[0] == "nothing has been seen of it yet"
-    assert verdict(silence, queued=True)[0] == "nothing came in its last 60 s"
 
 
 def test_history_keeps_a_minute_and_forgets_classes_that_went() -> None:

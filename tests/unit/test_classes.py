@@ -176,7 +176,10 @@ def test_line_time_is_exact_from_the_slowest_to_the_fastest_rate() -> None:
 
 @pytest.mark.parametrize("behind_ns", [0, 1, 10**9, 365 * 86_400 * 10**9])
 def test_what_is_past_owes_nothing_even_when_the_clock_has_wrapped(behind_ns: int) -> None:
-    now_ns = 1 << 56
-    time = (now_ns - behind_ns) << shaper_layout.TIME_SHIFT & shaper_layout.WORD
-    assert shaper_layout.owed(time, now_ns) == 0
-    assert shaper_layout.owed((time + 77) & shaper_layout.WORD, now_ns - behind_ns) == 77
+    now_ns = 1 << 55
+    past = (now_ns - behind_ns) << shaper_layout.TIME_SHIFT
+    for shape in (0, 1):
+        assert shaper_layout.owed(shaper_layout.bucket_at(past, shape), now_ns) == 0
+        later = shaper_layout.bucket_at(past + 77, shape)
+        assert shaper_layout.owed(later, now_ns - behind_ns) == 77
+        assert shaper_layout.shape_of(later) == shape

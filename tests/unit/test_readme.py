@@ -24,7 +24,8 @@ def test_the_policy_of_the_readme_is_a_right_one_and_names_every_key(tmp_path: P
     for section, kind in (
         ("limits", config.LimitPolicy), ("protection", config.ProtectionPolicy),
         ("access", config.AccessPolicy), ("capacity", config.CapacityPolicy),
-        ("shaping", config.ShapingPolicy), ("audit", config.AuditPolicy), ("[class]", config.ClassPolicy),
+        ("shaping", config.ShapingPolicy), ("audit", config.AuditPolicy),
+        ("[class]", config.ClassPolicy),
     ):  # fmt: skip
         text = example[1].partition(f"[{section}]")[2].partition("\n[")[0]
         for key in kind.__struct_encode_fields__:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +19,7 @@ TC_ROOT = 0xFFFFFFFF
 TC_CLSACT = 0xFFFF0000
 TC_CLSACT_HOOKS = (0xFFFFFFF2, 0xFFFFFFF3)
 """Parents of clsact's filters, ingress and egress."""
-OUR_ROOTS = {"htb": 0xEB0F0000, "fq": 0xEB100000}
+OUR_ROOTS = {"htb": 0xEB0F0000, "fq": 0xEB100000, "mq": 0xEB110000}
 """Handles of the root qdiscs that ebpftop makes, by which they are known again."""
 OUR_MAJOR = OUR_ROOTS["htb"]
 OUR_QUEUES = 0xEA00
@@ -24,6 +27,8 @@ OUR_QUEUES = 0xEA00
 HTB_TICK_NS = 64
 """Unit of the tokens that HTB tells of (PSCHED_SHIFT of net/pkt_sched.h)."""
 MOST_HTB_BURST_S = 200
+_CLONE_NEWNET = 0x40000000
+_LOOPBACK = 1
 
 # bfifo takes what pfifo takes, and pyroute2 does not know it.
 plugins.setdefault("bfifo", sched_pfifo)
@@ -119,6 +124,22 @@ class TrafficControl:
         options = {"default": 0} if kind == "htb" else {"parent": TC_ROOT}
         self._route.tc("replace", kind, self.index, OUR_ROOTS[kind], **options)
 
+    def queues(self) -> int:
+        """Return how many queues the interface sends through."""
+        (link,) = self._route.get_links(self.index)
+        return int(link.get_attr("IFLA_NUM_TX_QUEUES") or 1)
+
+    def set_leaves(self, over: str, kind: str) -> None:
+        """Put a root qdisc of ours there, and a qdisc of a kind under it for each queue."""
+        root = OUR_ROOTS[over]
+        self._route.tc("replace", over, self.index, root, parent=TC_ROOT)
+        try:
+            for leaf in [q for q in self.qdiscs() if q.parent >> 16 == root >> 16]:
+                self._route.tc("replace", kind, self.index, 0, parent=leaf.parent)
+        except NetlinkError:
+            self._route.tc("del", index=self.index, handle=root, parent=TC_ROOT)
+            raise
+
     def delete_root(self, root: Qdisc) -> None:
         """Take our root qdisc away; the kernel puts its default back."""
         self._route.tc("del", index=self.index, handle=root.handle, parent=TC_ROOT)
@@ -143,6 +164,15 @@ class TrafficControl:
     def delete_htb_class(self, minor: int) -> None:
         """Take a class away, and what waits in it."""
         self._route.tc("del-class", index=self.index, handle=OUR_MAJOR | minor)
+
+    def htb_parents(self) -> dict[int, int]:
+        """Return the number of the class above each class of our tree, 0 for none."""
+        return {
+            message["handle"] & 0xFFFF: 0 if message["parent"] == TC_ROOT
+            else message["parent"] & 0xFFFF
+            for message in self._route.get_classes(index=self.index)
+            if message["handle"] & 0xFFFF0000 == OUR_MAJOR
+        }  # fmt: skip
 
     def htb_counters(self) -> dict[int, HtbCounters]:
         """Return what the kernel says of each class of our tree, by its number."""
@@ -205,6 +235,31 @@ class TrafficControl:
 
 HTB_QUANTUM_BYTES = 60_000
 """What a class may send before its siblings have their turn."""
+
+
+def kernel_knows(kind: str) -> bool:
+    """Whether the kernel has a qdisc, or a module of it; asked in a network of its own.
+
+    A replaced root loses what waits in it, so that a device is a bad place to try.
+    """
+    answers: list[bool] = []
+
+    def ask() -> None:
+        if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
+            return
+        with closing(IPRoute()) as route:
+            try:
+                route.tc("replace", kind, _LOOPBACK, OUR_MAJOR, parent=TC_ROOT)
+            except NetlinkError as error:
+                answers.append(error.code != errno.ENOENT)
+            else:
+                answers.append(True)
+
+    # The network goes with the thread that is in it.
+    asking = threading.Thread(target=ask)
+    asking.start()
+    asking.join()
+    return answers != [False]
 
 
 @contextmanager
