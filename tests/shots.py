@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from textual.pilot import Pilot
 
@@ -14,6 +16,7 @@ from ebpftop.app import DashboardApp
 from ebpftop.cli.demo import POLICY
 from ebpftop.control import policy as policies
 from ebpftop.control.everything import InstanceControl
+from ebpftop.journal.log import PATH_VARIABLE
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
 from ebpftop.model import BlockRequest, Prefix
@@ -27,6 +30,7 @@ PICTURES: dict[str, list[str]] = {
     "talkers": ["2"],
     "block": ["b"],
     "blocks": ["escape", "3"],
+    "acts": ["escape", "7"],
     "shaper": ["escape", "5"],
     "class": ["r"],
     "limits": ["escape", "l"],
@@ -66,6 +70,12 @@ def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(exist_ok=True)
     bpffs.mount(lasting=False)
+    with TemporaryDirectory() as log:
+        os.environ[PATH_VARIABLE] = f"{log}/acts.jsonl"
+        _draw_all(folder)
+
+
+def _draw_all(folder: Path) -> None:
     for size, suffix in ((WIDE, ""), (NARROW, "-80x24")):
         with labs.Lab() as lab, labs.joined(lab.server):
             instance = policies.attach(["eth0"], POLICY, mode="auto", path=None, pinned=False)

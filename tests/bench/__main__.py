@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from ebpftop.journal.log import PATH_VARIABLE
 from ebpftop.kernel import bpffs
 from tests.bench import kernel, lists, reading
 
@@ -21,8 +24,14 @@ def _table(title: str, rows: list[dict[str, object]]) -> None:
 
 
 def main() -> None:
-    """Run every benchmark."""
+    """Run every benchmark; what is attached for it is no act on this machine."""
     bpffs.mount(lasting=False)
+    with TemporaryDirectory() as folder:
+        os.environ[PATH_VARIABLE] = f"{folder}/acts.jsonl"
+        _run()
+
+
+def _run() -> None:
     results = {
         "nanoseconds a packet": kernel.run(),
         "nanoseconds a packet, shaper": kernel.shaper(),
