@@ -91,7 +91,11 @@ class ImportDialog(Dialog):
 
     def _do(self, path: Path, defaults: lists.Defaults) -> None:
         """Read the list and put it in force; runs in a thread."""
-        requests = lists.read_list(path, defaults)
+        try:
+            requests = lists.read_list(path, defaults)
+        except UsageError as error:
+            first, *more = error.remedy.split("\n  ")
+            raise UsageError(error.problem, " ".join([first, "; ".join(more)])) from None
         if not requests:
             raise UsageError(f"{fmt.printable(str(path))} has no address in it")
         if self._allow:
