@@ -8,12 +8,17 @@ PYTHON := /usr/bin/python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := python3-bpfcc python3-venv libbpf1 linux-libc-dev iproute2 util-linux tmux groff-base
+# What ebpftop is measured beside, and what makes the traffic for it.
+BENCH_PACKAGES := xdp-tools nftables iftop btop bpftool wrk nginx-light
 SOURCES := ebpftop tests
 
-.PHONY: help setup demo run test check format lint types contracts bench shots lock clean
+.PHONY: help setup demo run test check format lint types contracts bench bench-long recording
+.PHONY: shots lock clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+bench bench-long: PACKAGES += $(BENCH_PACKAGES)
 
 setup: packages $(STAMP) ## install what is missing: distribution packages and .venv
 
@@ -58,11 +63,17 @@ types: setup
 contracts: setup
 	$(BIN)/lint-imports
 
-shots: setup ## draw the panes on the lab into screenshots/
+recording: setup ## record the lab into tests/data/, for the tests and the pictures
+	$(BIN)/python -m tests.record_lab
+
+shots: setup ## draw the panes on the recording of the lab into screenshots/
 	$(BIN)/python -m tests.shots screenshots
 
-bench: setup ## measure
-	$(BIN)/python -m tests.bench
+bench: setup ## measure, beside other tools, in ten minutes; ARGS="--only NAME", ARGS=--list
+	$(BIN)/python -m tests.bench $(or $(ARGS),--write .)
+
+bench-long: setup ## watch the dashboard beside other tools for an hour
+	$(BIN)/python -m tests.bench --effort long $(ARGS)
 
 lock: setup ## choose the newest versions that pyproject.toml allows
 	$(BIN)/python -m pip install --quiet uv

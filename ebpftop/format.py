@@ -22,7 +22,7 @@ from fractions import Fraction
 from humanize.number import metric
 
 from ebpftop.errors import UsageError
-from ebpftop.model import Prefix
+from ebpftop.model import Prefix, Service
 
 UNKNOWN = "\N{EN DASH}"
 """Stands for a value that is not known yet."""
@@ -242,6 +242,24 @@ def parse_address(text: str) -> Prefix:
         f"{_quoted(text)} has bits set beyond its prefix length",
         f"write {network} for the whole prefix, or {host} for the one address",
     )
+
+
+def parse_service(text: str, protocol: str | None = None) -> Service:
+    """Return the service of a VIP, `192.0.2.1:80/tcp` or `[2001:db8::1]:53/udp`.
+
+    Args:
+        text: What was typed.
+        protocol: Given for a BACKEND, which is written without `/tcp` or `/udp`.
+
+    Raises:
+        UsageError: It is no such thing.
+    """
+    try:
+        return Service.parse(text, protocol)
+    except ValueError:
+        what, ending = ("VIP", "/tcp") if protocol is None else ("address and port", "")
+        remedy = f"write it as 192.0.2.1:80{ending} or [2001:db8::1]:80{ending}"
+        raise UsageError(f"{_quoted(text)} is no {what}", remedy) from None
 
 
 def rate_text(rate_bps: int) -> str:

@@ -60,8 +60,7 @@ def order(
         keys += _sort_keys(columns["address"], chosen, descending=False)
     count = len(keys[0]) if limit is None else min(limit, len(keys[0]))
     first = _smallest(keys, np.arange(len(keys[0])), count)
-    # lexsort takes the most significant key last.
-    ordered = first[np.lexsort([values[first] for values in reversed(keys)])]
+    ordered = first[_sorted([values[first] for values in keys])]
     return ordered if rows is None else rows[ordered]
 
 
@@ -134,6 +133,48 @@ def rates(
         began = first_ns[fresh] > previous_ns
         answer[fresh] = np.where(began, current[fresh] / interval_s, np.nan)
     return answer
+
+
+def _sorted(keys: Sequence[U64]) -> Rows:
+    """Return the rows in ascending order of their keys; wholly equal ones stay in their order.
+
+    numpy sorts one column several times faster than lexsort goes over many: rows are sorted by
+    the first key, and those that are level in it by the others, as one number where they fit.
+    """
+    if len(keys) == 1:
+        return np.argsort(keys[0], kind="stable")
+    ordered = np.argsort(keys[0])
+    values = keys[0][ordered]
+    rises = values[1:] != values[:-1]
+    level = np.append(False, ~rises) | np.append(~rises, False)
+    if not level.any():
+        return ordered
+    tied = ordered[level]
+    groups = np.append(np.uint64(0), np.cumsum(rises, dtype=np.uint64))[level]
+    columns = [groups, *(column[tied] for column in keys[1:])]
+    packed = _packed(columns)
+    again = None if packed is None else np.argsort(packed)
+    if packed is None or again is None or not (np.diff(packed[again]) != 0).all():
+        # It takes the most significant key last.
+        again = np.lexsort([tied, *reversed(columns)])
+    ordered[level] = tied[again]
+    return ordered
+
+
+def _packed(columns: Sequence[U64]) -> U64 | None:
+    """Return one number a row that sorts as the columns do; None where 64 bits are too few."""
+    lowest = [column.min() for column in columns]
+    bits = [
+        int(column.max() - low).bit_length() for column, low in zip(columns, lowest, strict=True)
+    ]
+    if sum(bits) > 64:
+        return None
+    packed = np.zeros(len(columns[0]), np.uint64)
+    for column, low, width in zip(columns, lowest, bits, strict=True):
+        if width:
+            packed <<= np.uint64(width % 64)
+            packed |= column - low
+    return packed
 
 
 def _sort_keys(column: Column, rows: Rows | slice, descending: bool) -> list[U64]:

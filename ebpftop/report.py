@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 
 from ebpftop.filtering import Kind
-from ebpftop.model import VERDICTS, Act, Event, Limits, Snapshot, SourceState
+from ebpftop.model import (
+    CONNECTION_STATES,
+    VERDICTS,
+    Act,
+    Clock,
+    Connections,
+    Event,
+    Limits,
+    Snapshot,
+    SourceState,
+)
 from ebpftop.ranking import Filter, Rows, order
 
 TOP_SORTS = {
@@ -40,6 +50,11 @@ TOP_FIELDS: Mapping[str, Kind] = {
     "last_seen_s": "number",
 }
 """Fields that a filter of sources may name, and their kinds."""
+
+CONNECTION_FIELDS: Mapping[str, Kind] = {
+    name: column.kind for name, column in Connections.empty().columns(Clock(0, 0.0)).items()
+}
+"""Fields that a filter of flows may name, and their kinds."""
 
 
 def limits(held: Limits) -> dict[str, Any]:
@@ -166,6 +181,64 @@ def classes(snapshot: Snapshot) -> list[dict[str, Any]]:
     ]
 
 
+def backends(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Return every backend of every VIP."""
+    held = snapshot.backends
+    vips = {vip.service: vip for vip in snapshot.vips.wanted}
+    return [
+        {
+            "vip": str(held.vip[row]),
+            "backend": wanted.service.endpoint,
+            "protocol": wanted.service.protocol,
+            "algorithm": vips[held.vip[row]].algorithm,
+            "mode": vips[held.vip[row]].mode,
+            "weight": wanted.weight,
+            "state": wanted.state,
+            "healthy": held.healthy[row],
+            "reachable": held.reachable[row],
+            "share": _plain(held.share[row]),
+            "measured_share": _plain(held.measured_share[row]),
+            "connections": int(held.connections[row]),
+            "new": int(held.opened[row]),
+            "new_per_s": _plain(held.new_per_s[row]),
+            "packets": int(held.packets[row]),
+            "bytes": int(held.bytes[row]),
+            "pps": _plain(held.pps[row]),
+            "bps": _plain(held.bps[row]),
+        }
+        for row, wanted in enumerate(held.wanted)
+    ]
+
+
+def chosen_connections(held: Connections, clock: Clock, *, count: int | None, only: Filter) -> Rows:
+    """Return the rows of the flows that pass a filter, those of the most packets first."""
+    columns = held.columns(clock)
+    return order(columns, "packets", rows=np.flatnonzero(only.mask(columns)), limit=count)
+
+
+def connections(held: Connections, clock: Clock, rows: Iterable[int]) -> list[dict[str, Any]]:
+    """Return these rows of the flows."""
+    columns = held.columns(clock)
+    age_s, idle_s = columns["age_s"].values, columns["idle_s"].values
+    answer = []
+    for row in rows:
+        flow, backend = held.flow(row), held.backends[held.backend[row]]
+        answer.append(
+            {
+                "client": flow.client.endpoint,
+                "vip": str(flow.vip),
+                "backend": backend.endpoint if backend else None,
+                "protocol": flow.vip.protocol,
+                "state": CONNECTION_STATES[held.state[row]],
+                "packets": int(held.packets[row]),
+                "bytes": int(held.bytes[row]),
+                "age_s": _plain(age_s[row]),
+                "idle_s": _plain(idle_s[row]),
+            }
+        )
+    return answer
+
+
 def events(told: Sequence[Event]) -> list[dict[str, Any]]:
     """Return events, oldest first."""
     return [
@@ -199,6 +272,30 @@ def acts(done: Iterable[Act]) -> list[dict[str, Any]]:
         }
         for act in done
     ]
+
+
+def everything(snapshot: Snapshot, told: Sequence[Event]) -> dict[str, Any]:
+    """Return each list there is; of the demo, and of a recording.
+
+    Args:
+        snapshot: The latest.
+        told: What happened up to it.
+    """
+    rows = chosen_sources(snapshot, sort="packets", count=None, only=Filter.parse("", TOP_FIELDS))
+    iface = next((interface.name for interface in snapshot.interfaces), "")
+    flows = snapshot.connections or Connections.empty()
+    every_flow = Filter.parse("", CONNECTION_FIELDS)
+    flow_rows = chosen_connections(flows, snapshot.clock, count=None, only=every_flow)
+    return {
+        "status": status(snapshot, iface),
+        "top": top(snapshot, rows.tolist()),
+        "blocks": blocks(snapshot),
+        "allowed": allowed(snapshot),
+        "events": events(told),
+        "classes": classes(snapshot),
+        "backends": backends(snapshot),
+        "connections": connections(flows, snapshot.clock, flow_rows.tolist()),
+    }
 
 
 def _whole(value: Any) -> int | None:

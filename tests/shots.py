@@ -1,37 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw each pane, as SVG, from the real program on the lab: `python -m tests.shots FOLDER`."""
+"""Draw each pane, as SVG, from the recording of the lab: `python -m tests.shots FOLDER`."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from textual.pilot import Pilot
+from textual.widgets import Input
 
-from ebpftop import lab as labs
 from ebpftop.app import DashboardApp
-from ebpftop.cli.demo import POLICY
-from ebpftop.control import policy as policies
-from ebpftop.control.everything import InstanceControl
-from ebpftop.journal.log import PATH_VARIABLE
-from ebpftop.kernel import bpffs
-from ebpftop.kernel.instance import Instance
-from ebpftop.model import BlockRequest, Prefix
-from ebpftop.sources.live import LiveSource
+from ebpftop.sources.recording import RecordingSource, Tape
+from tests.tui.driving import Dashboard
+from tests.tui.fakes import FakeControls, FakeSource
+from tests.tui.recorded import RecordedLab
 
-TRAFFIC_S = 20.0
-"""How long the graphs fill before the pictures are taken."""
 WIDE, NARROW = (120, 36), (80, 24)
 PICTURES: dict[str, list[str]] = {
     "overview": ["1"],
     "talkers": ["2"],
     "block": ["b"],
     "blocks": ["escape", "3"],
-    "acts": ["escape", "7"],
-    "shaper": ["escape", "5"],
+    "balancer": ["escape", "4"],
+    "staged": ["plus", "plus", "plus"],
+    "connections": ["escape", "f"],
+    "shaper": ["5"],
     "class": ["r"],
     "limits": ["escape", "l"],
     "help": ["escape", "question_mark"],
@@ -39,56 +32,47 @@ PICTURES: dict[str, list[str]] = {
 """The keys that lead from each picture to the next."""
 
 
-async def _draw(app: DashboardApp, size: tuple[int, int], folder: Path, suffix: str) -> None:
-    async with app.run_test(size=size) as pilot:
-        await pilot.pause(TRAFFIC_S)
+def _save(app: DashboardApp, folder: Path, name: str) -> None:
+    app.save_screenshot(f"{name}.svg", str(folder))
+    print(folder / f"{name}.svg")
+
+
+async def _draw(lab: RecordedLab, size: tuple[int, int], folder: Path, suffix: str) -> None:
+    """Draw the panes as an operator had them who watched the lab."""
+    async with lab.dashboard(size=size, controls=FakeControls()) as running:
+        running.app.sampler.interval_s = 1.0
         for name, keys in PICTURES.items():
-            await _press(pilot, keys)
-            app.save_screenshot(f"{name}{suffix}.svg", str(folder))
-            print(folder / f"{name}{suffix}.svg")
+            await running.press(*keys)
+            # A dialog learns in another thread whether its target is guarded.
+            await running.app.workers.wait_for_complete()
+            for field in running.app.screen.query(Input):
+                field.cursor_blink = False
+            await running.pilot.pause()
+            _save(running.app, folder, f"{name}{suffix}")
 
 
-async def _press(pilot: Pilot[None], keys: list[str]) -> None:
-    for key in keys:
-        await pilot.press(key)
-        await pilot.pause(1.2)
+async def _draw_replay(lab: RecordedLab, folder: Path) -> None:
+    """Draw the dashboard on the recording itself, in its midst."""
+    app = DashboardApp(RecordingSource(Tape(lab.path)), title=lab.title)
+    async with app.run_test(size=WIDE) as pilot:
+        running = Dashboard(app, pilot, FakeSource())
+        await running.press("space", "}", "[", "[")
+        await running.until(lambda: app.shown and app.shown.snapshot.sequence < len(lab.ticks) - 15)
+        _save(app, folder, "replay")
 
 
-def _prepare(control: InstanceControl) -> None:
-    control.block_all(
-        [
-            BlockRequest(Prefix.parse("203.0.113.9"), 7200, "scans ports"),
-            BlockRequest(Prefix.parse("198.51.100.0/24"), None, "botnet, ticket 4711"),
-            BlockRequest(Prefix.parse("2001:db8:bad::/48"), 86_400, "SYN flood in July"),
-        ]
-    )
-    control.allow(Prefix.parse("192.0.2.80"))
+async def _draw_all(folder: Path) -> None:
+    lab = RecordedLab()
+    for size, suffix in ((WIDE, ""), (NARROW, "-80x24")):
+        await _draw(lab, size, folder, suffix)
+    await _draw_replay(lab, folder)
 
 
 def main() -> None:
-    """Build the lab, run the demo's traffic, draw."""
+    """Draw every picture."""
     folder = Path(sys.argv[1])
     folder.mkdir(exist_ok=True)
-    bpffs.mount(lasting=False)
-    with TemporaryDirectory() as log:
-        os.environ[PATH_VARIABLE] = f"{log}/acts.jsonl"
-        _draw_all(folder)
-
-
-def _draw_all(folder: Path) -> None:
-    for size, suffix in ((WIDE, ""), (NARROW, "-80x24")):
-        with labs.Lab() as lab, labs.joined(lab.server):
-            instance = policies.attach(["eth0"], POLICY, mode="auto", path=None, pinned=False)
-            control = InstanceControl(instance)
-            _prepare(control)
-            traffic = labs.start_demo_traffic(lab)
-            source = LiveSource(Instance(instance.folder, read_only=False))
-            try:
-                app = DashboardApp(source, title="eth0", controls=control)
-                asyncio.run(_draw(app, size, folder, suffix))
-                traffic.stop()
-            finally:
-                instance.remove()
+    asyncio.run(_draw_all(folder))
 
 
 if __name__ == "__main__":

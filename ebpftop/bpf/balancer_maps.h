@@ -2,10 +2,10 @@
 /*
  * What the load balancer and user space share; layout.py is the twin, as of maps.h.
  *
- * User space alone writes vips, vip_slots, endpoints, balanced, ports, backends and rings; the
- * program alone writes the rest. A VIP's value is replaced whole, and with it which half of
- * its ring is in force. Ids are never used twice, so that what is left of a VIP or a backend
- * that was taken out cannot be mistaken for another's.
+ * User space alone writes vips, vip_slots, checks, checker, endpoints, balanced, ports, backends
+ * and rings; the program alone writes the rest. A VIP's value is replaced whole, and with it which
+ * half of its ring is in force. Ids are never used twice, so that what is left of a VIP or a
+ * backend that was taken out cannot be mistaken for another's.
  */
 #ifndef EBPFTOP_BALANCER_MAPS_H
 #define EBPFTOP_BALANCER_MAPS_H
@@ -28,6 +28,8 @@ enum algorithm { ALGORITHM_RR, ALGORITHM_WRR, ALGORITHM_LEAST, ALGORITHM_MAGLEV 
 
 #define VIP_DSR (1U << 0)       /* rewrite MAC addresses only; backends own the address */
 #define VIP_RESET (1U << 1)     /* no backend lives: the ring holds all of them */
+#define VIP_ALL (1U << 2)       /* of a slot: where no backend lives, use all of them */
+#define VIP_POLICY (1U << 3)    /* of a slot: the policy file has it */
 
 struct vip {
 	__u32 id;
@@ -42,7 +44,23 @@ struct vip {
 struct vip_slot {
 	struct service service;
 	__u32 id;                 /* 0: the slot is free */
-	__u32 flags;
+	__u32 flags;              /* VIP_DSR, VIP_ALL, VIP_POLICY: for writers */
+};
+
+/* How a VIP's backends are asked whether they live, by the VIP's slot. For user space alone. */
+enum check_kind { CHECK_NONE, CHECK_TCP, CHECK_HTTP };
+#define CHECK_PATH 128
+#define CHECK_HOST 64
+
+struct check {
+	__u64 interval_ns, timeout_ns;
+	__u32 kind;               /* enum check_kind */
+	__u32 port;               /* 0: the backend's own */
+	__u32 rise, fall;         /* checks in a row */
+	__u32 status;             /* of HTTP: the right one */
+	__u32 _pad;
+	char path[CHECK_PATH];
+	char host[CHECK_HOST];    /* empty: the backend's address */
 };
 
 /* Where packets leave to: tags << VLAN_TAGS_SHIFT | id of the outer VLAN. */
@@ -55,6 +73,7 @@ struct hop {
 };
 
 #define BACKEND_SERVES (1U << 0) /* flows that it has may stay */
+#define BACKEND_POLICY (1U << 1) /* for writers: the policy file has it */
 
 enum backend_state { BACKEND_UP, BACKEND_DRAIN, BACKEND_DOWN };
 enum health { HEALTH_UNKNOWN, HEALTH_GOOD, HEALTH_BAD };
@@ -130,7 +149,7 @@ struct balance_count {
 	__u64 packets, bytes;     /* to the VIP or backend */
 	__u64 reply_packets, reply_bytes;
 	__u64 opened, closed;     /* flows; of a VIP, opened alone */
-	__u64 dropped, handed;    /* of a VIP's packets: dropped, left to the stack as they came */
+	__u64 dropped, handed;    /* of a VIP's: dropped or answered, left to the stack as they came */
 	__u64 stranded;           /* packets to a VIP none of whose backends lives */
 };
 
@@ -146,6 +165,8 @@ struct flows_request {
 
 BPF_TABLE("hash", struct service, struct vip, vips, VIPS);
 BPF_ARRAY(vip_slots, struct vip_slot, VIPS);
+BPF_ARRAY(checks, struct check, VIPS);
+BPF_ARRAY(checker, __u64, 1);   /* when a process last saw to the checks; 0: none does */
 BPF_ARRAY(vip_turns, __u64, VIPS);
 BPF_PERCPU_ARRAY(vip_stats, struct balance_count, VIPS);
 BPF_ARRAY(backends, struct backend, BACKENDS);

@@ -5,8 +5,8 @@
 #ifndef EBPFTOP_BALANCING_H
 #define EBPFTOP_BALANCING_H
 
-/* Balance a packet that protection let pass. */
-static __always_inline void balance(struct run *run)
+/* Find a packet's part in balancing, and change it where it has one. */
+static __always_inline void place(struct run *run)
 {
 	struct packet *packet = run->packet;
 	struct service service;
@@ -14,7 +14,7 @@ static __always_inline void balance(struct run *run)
 	struct vip *vip;
 	__u64 *listed;
 
-	if (!(run->conf->flags & FLAG_VIPS) || unlikely(packet->unparsed))
+	if (unlikely(packet->unparsed))
 		return;
 	/* An IPv6 packet to a mapped IPv4 address is for no VIP. */
 	if (unlikely(packet->kind == PACKET_IPV6 && packet->destination.high == 0 &&
@@ -44,6 +44,20 @@ static __always_inline void balance(struct run *run)
 	endpoint = endpoints.lookup(&service);
 	if (endpoint)
 		from_backend(run, endpoint);
+}
+
+/* Balance a packet that protection let pass. */
+static __always_inline void balance(struct run *run)
+{
+	struct choice *choice = run->choice;
+
+	choice->backend = 0;
+	choice->placement = PLACED_NOT;
+	choice->reason = REASON_NO_BACKEND;
+	choice->answer = ANSWER_NONE;
+	place(run);
+	if (unlikely(choice->answer))
+		answer(run);
 }
 
 #endif

@@ -157,6 +157,25 @@ static __always_inline void learn_hop(struct run *run, struct hop *hop)
 	__builtin_memcpy(hop->source, ethernet->h_dest, sizeof(hop->source));
 }
 
+/* Whether a backend answers a flow of another VIP's at the same port of the same client. */
+static __always_inline int is_taken(struct run *run, struct vip *vip, struct backend *backend)
+{
+	struct flow key = {
+		.client = run->packet->source,
+		.port = flow_port(backend->id, run->packet->source_port),
+	};
+	struct connection *entry = connections.lookup(&key), *other;
+	__u32 slot;
+
+	if (!entry || entry->vip == vip->id)
+		return 0;
+	slot = entry->backend;
+	key.port = with_id(key.port, entry->vip);
+	other = connections.lookup(&key);
+	return other && (other->word & WORD_STATE) != CONNECTION_CLOSED &&
+	       slot_of(other->word) == slot;
+}
+
 /*
  * Make sure that a flow's replies find their VIP. The way to the client is the one it came,
  * until its first reply asks for a route. Returns 0 where the backend would answer two
@@ -169,22 +188,15 @@ static __always_inline int add_reply(struct run *run, struct vip *vip, struct ba
 		.client = run->packet->source,
 		.port = flow_port(backend->id, run->packet->source_port),
 	};
-	struct connection fresh = {}, *entry, *other;
-	struct flow forward;
+	struct connection fresh = {}, *entry;
 	__u64 hash = flow_hash(&key);
 
 	entry = connections.lookup(&key);
 	if (entry && entry->vip == vip->id && entry->backend == slot &&
 	    entry->word == word_of(hash, vip->slot, CONNECTION_REPLY))
 		return 1;
-	if (entry && entry->vip != vip->id) {
-		forward = key;
-		forward.port = with_id(forward.port, entry->vip);
-		other = connections.lookup(&forward);
-		if (other && (other->word & WORD_STATE) != CONNECTION_CLOSED &&
-		    slot_of(other->word) == entry->backend)
-			return 0;
-	}
+	if (entry && entry->vip != vip->id && is_taken(run, vip, backend))
+		return 0;
 	fresh.word = word_of(hash, vip->slot, CONNECTION_REPLY);
 	fresh.first_ns = run->now;
 	fresh.vip = vip->id;

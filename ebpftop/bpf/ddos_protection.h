@@ -6,8 +6,8 @@
 #ifndef EBPFTOP_DDOS_PROTECTION_H
 #define EBPFTOP_DDOS_PROTECTION_H
 
-/* Count a drop on the row, or what the dry run would have dropped. */
-static __always_inline void drop(struct run *run, __u32 reason, struct source *row)
+/* Drop a packet, or count what the dry run would have dropped. */
+static __always_inline void drop(struct run *run, __u32 reason)
 {
 	int dry = !!(run->conf->flags & FLAG_DRY_RUN);
 
@@ -16,17 +16,10 @@ static __always_inline void drop(struct run *run, __u32 reason, struct source *r
 		run->action = XDP_DROP;
 	if (!run->live)
 		return;
-	if (dry) {
+	if (dry)
 		run->cpu->would_drop[reason & REASON_MASK]++;
-		if (row)
-			__sync_fetch_and_add(&row->would_drop_packets, 1);
-		return;
-	}
-	run->cpu->drops[reason & REASON_MASK]++;
-	if (row) {
-		__sync_fetch_and_add(&row->dropped_packets, 1);
-		__sync_fetch_and_add(&row->dropped_bytes, run->length);
-	}
+	else
+		run->cpu->drops[reason & REASON_MASK]++;
 }
 
 static __always_inline void count_hit(struct run *run, __u32 slot)
@@ -75,10 +68,29 @@ static __always_inline void protect(struct run *run)
 	    !(rule & RULE_ALLOWED))
 		reason = REASON_UNPARSED;
 	if (reason != REASON_NONE)
-		drop(run, reason, row);
-	if (row && run->live && run->action != XDP_DROP) {
-		__sync_fetch_and_add(&row->passed_packets, 1);
-		__sync_fetch_and_add(&row->passed_bytes, run->length);
+		drop(run, reason);
+	if (reason != REASON_NONE && row && run->live && flags & FLAG_DRY_RUN)
+		__sync_fetch_and_add(&row->would_drop_packets, 1);
+	run->row = row;
+}
+
+/* Count a packet on its source's row, by what became of it in the end. */
+static __always_inline void count_row(struct run *run, struct source *row)
+{
+	int dropped = run->action == XDP_DROP;
+
+	if (row->owner == run->cpu->number && dropped) {
+		row->counted.dropped_packets++;
+		row->counted.dropped_bytes += run->length;
+	} else if (row->owner == run->cpu->number) {
+		row->counted.passed_packets++;
+		row->counted.passed_bytes += run->length;
+	} else if (dropped) {
+		__sync_fetch_and_add(&row->others.dropped_packets, 1);
+		__sync_fetch_and_add(&row->others.dropped_bytes, run->length);
+	} else {
+		__sync_fetch_and_add(&row->others.passed_packets, 1);
+		__sync_fetch_and_add(&row->others.passed_bytes, run->length);
 	}
 }
 

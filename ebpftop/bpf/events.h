@@ -36,7 +36,7 @@ static __always_inline void tell(struct run *run, __u32 kind, struct address *ad
 	__sync_lock_test_and_set(&event->seq, seq);
 }
 
-/* Once a tick of the coarse clock and CPU: does a flood begin, go on or end? */
+/* Once a tick of the coarse clock and CPU: who it is, and does a flood begin, go on or end? */
 static __always_inline void watch_flood(struct run *run)
 {
 	struct cpu_stats *cpu = run->cpu;
@@ -47,6 +47,7 @@ static __always_inline void watch_flood(struct run *run)
 	__u64 window, total, untracked, since;
 
 	cpu->tick_ns = now;
+	cpu->number = bpf_get_smp_processor_id() + 1;
 	if (!shared)
 		return;
 	if (cpu->flood_packets) {

@@ -27,6 +27,15 @@ META_BYTES = 8176
 NEW_SOURCES_WINDOW_S = 0.125
 FLOWS_AT_ONCE = 64
 SERVICE_PROTOCOL_SHIFT = FLOW_ID_SHIFT = 16
+VIPS, BACKENDS, RING_SLOTS, RING_WORD = 256, 1024, 4096, 4
+VIP_DSR, VIP_RESET, VIP_ALL, VIP_POLICY = 1, 2, 4, 8
+"""Flags of a VIP in force, and of its slot."""
+BACKEND_SERVES, BACKEND_POLICY = 1, 2
+BALANCED_VIP, BALANCED_BACKEND = 1, 2
+VLAN_TAGS_SHIFT = 12
+CHECK_PATH_BYTES, CHECK_HOST_BYTES = 128, 64
+CHECKER_SILENT_S = 5.0
+"""Without a sign of life in `checker` for so long nobody checks, and health is not known."""
 RULE_ENDED = 1
 """`until_ns` of a rule that is over and whose end was told."""
 STRIKES_FORGOTTEN_S = 24 * 3600
@@ -49,6 +58,7 @@ class Flag(IntEnum):
     DROP_FRAGMENTS = 1 << 10
     DROP_OPTIONS = 1 << 11
     RESET = 1 << 12
+    MERGED = 1 << 13
 
 
 class Rule(IntEnum):
@@ -65,8 +75,8 @@ RULE_SLOT_MASK = 0xFFFFFF
 PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6", "other")
 REASONS = (
     "", "blocked", "blocked-prefix", "blocked-auto", "limit-pps", "limit-bps", "limit-syn",
-    "limit-contended", "new-source", "unparsed", "vip-fragment", "vip-options", "no-backend",
-    "reply-no-flow", "no-next-hop", "flow-collision",
+    "new-source", "unparsed", "vip-fragment", "vip-options", "no-backend",
+    "reply-no-flow", "no-next-hop", "flow-collision", "too-big", "hop-limit",
 )  # fmt: skip
 """Words for `enum reason`."""
 UNPARSED = (
@@ -74,8 +84,10 @@ UNPARSED = (
     "l4-truncated", "l4-header",
 )  # fmt: skip
 """Words for `enum unparsed`."""
-HANDED = ("", "fragment", "options", "hop-limit", "neighbour", "too-big")
+HANDED = ("", "fragment", "options", "neighbour", "too-big")
 """Words for `enum handed`: why packets of VIPs were left to the stack."""
+ANSWERED = ("", "too-big", "hop-limit")
+"""Words for `enum answer`: why packets of VIPs were answered with an ICMP error."""
 
 
 class EventKind(IntEnum):
@@ -88,6 +100,9 @@ class EventKind(IntEnum):
     FLOOD = 5
     FLOOD_END = 6
     TABLE_FULL = 7
+    BACKEND_UP = 8
+    BACKEND_DOWN = 9
+    BACKEND_STATE = 10
 
 
 class ControlOp(IntEnum):
@@ -100,7 +115,7 @@ class ControlOp(IntEnum):
     CORRECT_FLOWS = 5
 
 
-PROTECTED_WHY = ("", "gateway", "management", "operator")
+PROTECTED_WHY = ("", "gateway", "management", "operator", "backend")
 """Words for the values of `protected`: why a prefix is in it."""
 
 U32, U64 = np.dtype("<u4"), np.dtype("<u8")
@@ -117,6 +132,8 @@ CPU_STATS = np.dtype(
         ("would_drop", U64, len(REASONS)),
         ("unparsed", U64, len(UNPARSED)),
         ("handed", U64, len(HANDED)),
+        ("answered", U64, len(ANSWERED)),
+        ("number", U64),
         ("tick_ns", U64),
         ("untracked", U64),
         ("flood_packets", U64),
@@ -125,6 +142,8 @@ CPU_STATS = np.dtype(
         ("budget_used", U64),
         ("flows_window_ns", U64),
         ("flows_used", U64),
+        ("answers_window_ns", U64),
+        ("answers_used", U64),
     ]
 )
 CONFIG = np.dtype(
@@ -141,15 +160,17 @@ CONFIG = np.dtype(
 LIMITER = np.dtype(
     [(name, U64) for name in ("pps_time", "byte_time", "over_since_ns", "blocked", "syn_time")]
 )
+TRAFFIC = np.dtype(
+    [(name, U64) for name in ("passed_packets", "passed_bytes", "dropped_packets", "dropped_bytes")]
+)
 SOURCE = np.dtype(
     [
         ("policy", U64),
         ("last_ns", U64),
-        ("passed_packets", U64),
-        ("passed_bytes", U64),
+        ("owner", U64),
+        ("counted", TRAFFIC),
         ("limiter", LIMITER),
-        ("dropped_packets", U64),
-        ("dropped_bytes", U64),
+        ("others", TRAFFIC),
         ("would_drop_packets", U64),
         ("limited_ns", U64),
         ("first_ns", U64),
@@ -199,6 +220,15 @@ VIP = np.dtype(
     [(name, U32) for name in ("id", "slot", "algorithm", "flags", "ring_start", "ring_length")]
 )
 VIP_SLOT = np.dtype([("service", SERVICE), ("id", U32), ("flags", U32)])
+CHECK = np.dtype(
+    [
+        ("interval_ns", U64),
+        ("timeout_ns", U64),
+        *((name, U32) for name in ("kind", "port", "rise", "fall", "status", "_pad")),
+        ("path", f"S{CHECK_PATH_BYTES}"),
+        ("host", f"S{CHECK_HOST_BYTES}"),
+    ]
+)
 HOP = np.dtype([("ifindex", U32), ("destination", "V6"), ("source", "V6")])
 BACKEND = np.dtype(
     [
@@ -262,6 +292,8 @@ MAPS: Mapping[str, tuple[np.dtype[Any], np.dtype[Any]]] = {
     "rule_hits": (U32, COUNT),
     "vips": (SERVICE, VIP),
     "vip_slots": (U32, VIP_SLOT),
+    "checks": (U32, CHECK),
+    "checker": (U32, U64),
     "vip_turns": (U32, U64),
     "vip_stats": (U32, BALANCE_COUNT),
     "backends": (U32, BACKEND),

@@ -12,23 +12,22 @@
 #define STRIKES_FORGOTTEN_NS (24 * 3600 * SECOND_NS)
 #define BLOCK_LONGEST_NS (30 * 24 * 3600 * SECOND_NS)
 #define DOUBLINGS 63
-#define CHARGE_TRIES 4
 
-/* Move a theoretical arrival time on by one packet; 0 where it would run ahead too far. */
+/*
+ * Move a theoretical arrival time on by one packet; 0 where it would run ahead too far. A time
+ * that is over begins anew at this packet, by compare-and-swap; who loses that finds a time
+ * ahead, which addition moves whoever else does, so that no packet is lost to contention.
+ */
 static __always_inline int charge(__u64 *time, __u64 now, __u64 cost, __u64 burst)
 {
-	__u64 old, base;
-	int i;
+	__u64 old = *time;
 
-#pragma unroll
-	for (i = 0; i < CHARGE_TRIES; i++) {
-		old = *time;
-		base = old > now ? old : now;
-		if (base > now && base - now + cost > burst)
-			return 0;
-		if (__sync_val_compare_and_swap(time, old, base + cost) == old)
-			return 1;
-	}
+	if (old <= now && __sync_val_compare_and_swap(time, old, now + cost) == old)
+		return 1;
+	old = __sync_fetch_and_add(time, cost);
+	if (old <= now || old - now + cost <= burst)
+		return 1;
+	__sync_fetch_and_add(time, -cost);
 	return 0;
 }
 
@@ -54,10 +53,12 @@ static __always_inline __u32 check_limits(struct run *run, struct limiter *limit
 		return REASON_LIMIT_SYN;
 	if (!run->live)
 		return REASON_NONE;
-	if ((pps_cost && !charge(&limiter->pps_time, at, pps_cost, burst)) ||
-	    (byte_cost && !charge(&limiter->byte_time, at, byte_cost, burst)) ||
-	    (syn_cost && !charge(&limiter->syn_time, at, syn_cost, burst)))
-		return REASON_LIMIT_CONTENDED;
+	if (pps_cost && !charge(&limiter->pps_time, at, pps_cost, burst))
+		return REASON_LIMIT_PPS;
+	if (byte_cost && !charge(&limiter->byte_time, at, byte_cost, burst))
+		return REASON_LIMIT_BPS;
+	if (syn_cost && !charge(&limiter->syn_time, at, syn_cost, burst))
+		return REASON_LIMIT_SYN;
 	if (limiter->over_since_ns && limiter->pps_time < at + burst / 2 &&
 	    limiter->byte_time < at + burst / 2 && limiter->syn_time < at + burst / 2)
 		limiter->over_since_ns = 0;
@@ -186,8 +187,8 @@ static __always_inline __u32 limit_source(struct run *run, struct source *row)
 	since = limiter->over_since_ns;
 	if (!since)
 		limiter->over_since_ns = now;
-	else if (now - since >= conf->grace_ns && conf->block_for_ns &&
-		 !(conf->flags & FLAG_DRY_RUN) && reason != REASON_LIMIT_CONTENDED)
+	else if ((now - since > conf->grace_ns || !conf->grace_ns) && conf->block_for_ns &&
+		 !(conf->flags & FLAG_DRY_RUN))
 		block_source(run, limiter, &address, prefix_length, reason);
 	return reason;
 }

@@ -131,6 +131,7 @@ static __always_inline struct source *add_source(struct run *run, struct address
 	if (!run->live || !may_add_source(run))
 		return 0;
 	cpu->budget_used++;
+	fresh.owner = cpu->number;
 	fresh.first_ns = now;
 	fresh.last_ns = now;
 	fresh.limiter.blocked = 1;

@@ -9,6 +9,7 @@
  *         hash; over the budget of new ones, and in the middle of a flow that is not known,
  *         by its hash. Rings are user space's work: only backends that take flows are in them.
  * Limits  headers without options, no fragments: others are left to the stack, or dropped.
+ *         What is too large for its way or on its last hop is answered (answers.h).
  */
 #ifndef EBPFTOP_LOAD_BALANCER_H
 #define EBPFTOP_LOAD_BALANCER_H
@@ -41,6 +42,16 @@ static __always_inline void hand_untouched(struct run *run, __u32 why, __u32 vip
 	hand(run, why);
 	if (run->live && counted)
 		counted->handed++;
+}
+
+/* Answer a packet with an error, in the VIP's name. */
+static __always_inline void reject(struct run *run, __u32 answer, __u64 mtu, __u32 vip_slot)
+{
+	struct balance_count *counted = vip_stats.lookup(&vip_slot);
+
+	plan_answer(run, answer, mtu, &run->packet->destination);
+	if (run->live && counted)
+		counted->dropped++;
 }
 
 /* Fragments and options are for the stack, or for nobody; 1 where this packet is such. */
@@ -79,11 +90,11 @@ static __always_inline void find_backend(struct run *run, struct vip *vip)
 	__u32 slot;
 
 	if (unlikely(!entry || !is_of(word, hash))) {
-		open_flow(run, vip, &key, hash, 0, 0);
-		return;
+		entry = 0;
+		word = CONNECTION_NONE;
 	}
-	if (unlikely((word & WORD_STATE) == CONNECTION_CLOSED &&
-		     (packet->syn || packet->protocol == PROTO_UDP))) {
+	if (unlikely(!entry || ((word & WORD_STATE) == CONNECTION_CLOSED &&
+				(packet->syn || packet->protocol == PROTO_UDP)))) {
 		open_flow(run, vip, &key, hash, entry, word);
 		return;
 	}
@@ -112,21 +123,6 @@ static __always_inline void find_backend(struct run *run, struct vip *vip)
 	}
 }
 
-/* The way to a backend: what user space found, or what the kernel knows; ifindex 0: neither. */
-static __always_inline void find_hop(struct run *run, struct backend *backend, struct hop *hop,
-				     __u32 *vlan, __u64 *mtu)
-{
-	struct address address = backend->service.address;
-
-	*hop = backend->hop;
-	*vlan = backend->vlan;
-	*mtu = backend->mtu;
-	if (unlikely(!hop->ifindex || !fits(run->packet, *vlan))) {
-		hop->ifindex = 0;
-		find_route(run, &run->packet->source, &address, hop, vlan, mtu);
-	}
-}
-
 /* Send a packet of a VIP's to a backend. */
 static __always_inline void forward(struct run *run, struct vip *vip)
 {
@@ -134,7 +130,7 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 	struct balance_count *counted = backend_stats.lookup(&slot);
 	struct backend *backend = backends.lookup(&slot);
 	struct packet *packet = run->packet;
-	int dsr = vip->flags & VIP_DSR;
+	int dsr = vip->flags & VIP_DSR, too_big;
 	struct hop hop;
 	__u32 vlan;
 	__u64 mtu;
@@ -143,11 +139,24 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 		refuse(run, REASON_NO_BACKEND, vip->slot);
 		return;
 	}
+	find_hop(run, backend, &hop, &vlan, &mtu);
+	too_big = is_too_big(run, mtu);
+	if (unlikely(too_big && is_whole(run))) {
+		reject(run, ANSWER_TOO_BIG, mtu, vip->slot);
+		return;
+	}
+	if (unlikely(!dsr && packet->hop_limit <= 1)) {
+		reject(run, ANSWER_HOP_LIMIT, 0, vip->slot);
+		return;
+	}
+	if (unlikely(too_big && dsr)) {
+		refuse(run, REASON_TOO_BIG, vip->slot);
+		return;
+	}
 	if (run->live) {
 		counted->packets++;
 		counted->bytes += run->length;
 	}
-	find_hop(run, backend, &hop, &vlan, &mtu);
 	if (unlikely(dsr)) {
 		if (hop.ifindex)
 			send(run, &hop, vlan);
@@ -155,10 +164,10 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 			refuse(run, REASON_NO_NEXT_HOP, vip->slot);
 		return;
 	}
-	/* What the stack forwards, it lowers the hop limit of, and tells the sender of. */
-	if (unlikely(!hop.ifindex || packet->hop_limit <= 1)) {
+	/* What the stack forwards, it lowers the hop limit of, and cuts. */
+	if (unlikely(!hop.ifindex || too_big)) {
 		rewrite(run, &backend->service, 0, 0);
-		hand(run, hop.ifindex ? HANDED_HOP_LIMIT : HANDED_NEIGHBOUR);
+		hand(run, too_big ? HANDED_TOO_BIG : HANDED_NEIGHBOUR);
 		return;
 	}
 	if (rewrite(run, &backend->service, 0, 1))

@@ -41,12 +41,13 @@ enum verdict {
 /* Why a packet was dropped. */
 enum reason {
 	REASON_NONE, REASON_BLOCKED, REASON_BLOCKED_PREFIX, REASON_BLOCKED_AUTO, REASON_LIMIT_PPS,
-	REASON_LIMIT_BPS, REASON_LIMIT_SYN, REASON_LIMIT_CONTENDED, REASON_NEW_SOURCE,
+	REASON_LIMIT_BPS, REASON_LIMIT_SYN, REASON_NEW_SOURCE,
 	REASON_UNPARSED, REASON_VIP_FRAGMENT, REASON_VIP_OPTIONS, REASON_NO_BACKEND,
-	REASON_REPLY_NO_FLOW, REASON_NO_NEXT_HOP, REASON_FLOW_COLLISION, REASONS
+	REASON_REPLY_NO_FLOW, REASON_NO_NEXT_HOP, REASON_FLOW_COLLISION, REASON_TOO_BIG,
+	REASON_HOP_LIMIT, REASONS
 };
 
-#define REASON_MASK 15
+#define REASON_MASK 31
 
 /* Why a packet could not be parsed to its ports. */
 enum unparsed {
@@ -57,10 +58,13 @@ enum unparsed {
 
 /* Why a packet of a VIP was left to the stack. */
 enum handed {
-	HANDED_NONE, HANDED_FRAGMENT, HANDED_OPTIONS, HANDED_HOP_LIMIT, HANDED_NEIGHBOUR,
-	HANDED_TOO_BIG, HANDED
+	HANDED_NONE, HANDED_FRAGMENT, HANDED_OPTIONS, HANDED_NEIGHBOUR, HANDED_TOO_BIG, HANDED
 };
 #define HANDED_MASK 7
+
+/* Why a packet of a VIP was answered with an ICMP error. */
+enum answer { ANSWER_NONE, ANSWER_TOO_BIG, ANSWER_HOP_LIMIT, ANSWERED };
+#define ANSWER_MASK 3
 
 struct count {
 	__u64 packets, bytes;
@@ -76,6 +80,8 @@ struct cpu_stats {
 	__u64 would_drop[REASONS];
 	__u64 unparsed[UNPARSED];
 	__u64 handed[HANDED];
+	__u64 answered[ANSWERED];
+	__u64 number;            /* of this CPU, from 1 on; 0 before its first packet */
 	__u64 tick_ns;           /* the coarse clock when this CPU last did its housekeeping */
 	__u64 untracked;         /* packets of sources beyond the budget: they have no row */
 	__u64 flood_packets;     /* dropped automatically or untracked, and not yet shared */
@@ -84,6 +90,8 @@ struct cpu_stats {
 	__u64 budget_used;       /* new sources in it */
 	__u64 flows_window_ns;   /* the same for new flows */
 	__u64 flows_used;
+	__u64 answers_window_ns;  /* the same for ICMP errors of our own */
+	__u64 answers_used;
 };
 
 #define FLAG_ALLOWED       (1ULL << 0)  /* the allow list has entries */
@@ -92,13 +100,14 @@ struct cpu_stats {
 #define FLAG_PROTECTED     (1ULL << 3)  /* protected has entries */
 #define FLAG_LIMITS        (1ULL << 4)  /* at least one limit is on */
 #define FLAG_AUTO          (1ULL << 5)  /* limits were on once: auto_blocks may have entries */
-#define FLAG_DRY_RUN       (1ULL << 6)  /* count what would be dropped, drop nothing */
+#define FLAG_DRY_RUN       (1ULL << 6)  /* count what protection would drop, drop none of it */
 #define FLAG_DROP_NEW      (1ULL << 7)  /* drop sources over the budget of new ones */
 #define FLAG_DROP_UNPARSED (1ULL << 8)  /* drop what cannot be parsed */
 #define FLAG_VIPS          (1ULL << 9)  /* vips has entries */
 #define FLAG_DROP_FRAGMENTS (1ULL << 10) /* drop fragments of VIPs' traffic */
 #define FLAG_DROP_OPTIONS  (1ULL << 11) /* drop VIPs' traffic with options in its IP header */
 #define FLAG_RESET         (1ULL << 12) /* for writers: no backend lives, use them all */
+#define FLAG_MERGED        (1ULL << 13) /* generic mode: packets come merged, larger than they were */
 
 /* Written whole by user space; one lookup a packet. */
 struct config {
@@ -130,13 +139,22 @@ struct limiter {
 	__u64 syn_time;
 };
 
-/* One source. The first 64 bytes are what a packet that passes touches. */
+struct traffic {
+	__u64 passed_packets, passed_bytes;
+	__u64 dropped_packets, dropped_bytes;
+};
+
+/*
+ * One source. The CPU that met it first owns it and counts by plain additions, all others apart
+ * by atomic ones: two of these cost as much as all that finds the row.
+ */
 struct source {
 	__u64 policy;             /* generation << 32 | rule */
 	__u64 last_ns;
-	__u64 passed_packets, passed_bytes;
+	__u64 owner;              /* cpu_stats.number of its CPU; never changes */
+	struct traffic counted;   /* by the owner */
 	struct limiter limiter;   /* of an IPv4 source; IPv6 is limited by /64 in net_limiters */
-	__u64 dropped_packets, dropped_bytes;
+	struct traffic others;    /* by other CPUs */
 	__u64 would_drop_packets;
 	__u64 limited_ns;         /* when a limit last dropped one */
 	__u64 first_ns;
@@ -172,7 +190,10 @@ struct auto_block {
 
 enum event_kind {
 	EVENT_NONE, EVENT_BLOCK, EVENT_BLOCK_AUTO, EVENT_BLOCK_END, EVENT_UNBLOCK, EVENT_FLOOD,
-	EVENT_FLOOD_END, EVENT_TABLE_FULL
+	EVENT_FLOOD_END, EVENT_TABLE_FULL,
+	/* Of the backend at `address`: value[0] is its port, the text its VIP. */
+	EVENT_BACKEND_UP, EVENT_BACKEND_DOWN, /* the checks' word */
+	EVENT_BACKEND_STATE       /* the operator's: value[1] is enum backend_state */
 };
 
 struct event {

@@ -186,7 +186,7 @@ static __always_inline void parse_ipv6(struct packet *packet, void *at, void *da
 	next = ip->nexthdr;
 	length = bpf_ntohs(ip->payload_len);
 	at += sizeof(*ip);
-	if (length == 0 && next != NEXT_NONE) /* a jumbogram (RFC 2675): its length is elsewhere */
+	if (length == 0 && next == NEXT_HOP_BY_HOP) /* a jumbogram (RFC 2675): its length is there */
 		length = data_end - at;
 	else if (at + length > data_end) {
 		packet->unparsed = UNPARSED_IP_TRUNCATED;

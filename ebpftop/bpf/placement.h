@@ -6,7 +6,14 @@
 #ifndef EBPFTOP_PLACEMENT_H
 #define EBPFTOP_PLACEMENT_H
 
-#define LEAST_CANDIDATES 32     /* backends that are compared for one new flow */
+/*
+ * Backends that are compared for one new flow: all of a VIP's up to this many. Of more, a
+ * window that moves on by one a flow; the fewest of d of n candidates keep the fullest within
+ * ln ln n / ln d + O(1) of the mean (Azar et al., Balanced Allocations, 1994), and an idle
+ * backend takes d of n new flows until it is level.
+ */
+#define LEAST_CANDIDATES 32
+#define COLLISIONS 32           /* backends in a row of the ring that may be passed over */
 
 /* How a packet's backend was found; `explain` says it. */
 enum placement {
@@ -22,9 +29,9 @@ static __always_inline __u32 ring_at(struct vip *vip, __u32 index)
 	return found ? *found >> slot % RING_WORD * 16 & WORD_SLOT : 0;
 }
 
-static __always_inline __u32 by_hash(struct vip *vip, __u64 hash)
+static __always_inline __u32 index_of_hash(struct vip *vip, __u64 hash)
 {
-	return ring_at(vip, (hash >> 32) * vip->ring_length >> 32);
+	return (hash >> 32) * vip->ring_length >> 32;
 }
 
 static __always_inline __u32 next_turn(struct run *run, struct vip *vip)
@@ -67,6 +74,31 @@ static __always_inline void choose_by_flows(struct run *run, struct vip *vip, __
 	}
 }
 
+/*
+ * Pass over backends that have a flow of another VIP's from the same client's port: their
+ * answers could not be told apart. As many have one as VIPs share them, less this one.
+ */
+static __always_inline void avoid_collisions(struct run *run, struct vip *vip)
+{
+	struct choice *choice = run->choice;
+	__u32 slot, length = vip->ring_length;
+	struct backend *backend;
+	int i;
+
+	for (i = 0; i < COLLISIONS; i++) {
+		slot = choice->backend;
+		backend = backends.lookup(&slot);
+		if (!slot || !backend || !is_taken(run, vip, backend))
+			return;
+		choice->start++;
+		if (choice->start >= length)
+			choice->start = 0;
+		choice->backend = ring_at(vip, choice->start);
+	}
+	choice->backend = 0;
+	choice->reason = REASON_FLOW_COLLISION;
+}
+
 /* Choose a backend for a flow; the choice is 0 where none takes it. */
 static __always_inline void choose(struct run *run, struct vip *vip, __u64 hash, int new)
 {
@@ -76,14 +108,19 @@ static __always_inline void choose(struct run *run, struct vip *vip, __u64 hash,
 	choice->weight = 0;
 	if (!new || vip->algorithm == ALGORITHM_MAGLEV) {
 		choice->placement = PLACED_HASH;
-		choice->backend = by_hash(vip, hash);
-	} else if (vip->algorithm == ALGORITHM_LEAST) {
-		choice->placement = PLACED_LEAST;
-		choose_by_flows(run, vip, next_turn(run, vip));
+		choice->start = index_of_hash(vip, hash);
 	} else {
-		choice->placement = PLACED_TURN;
-		choice->backend = ring_at(vip, next_turn(run, vip));
+		choice->placement = vip->algorithm == ALGORITHM_LEAST ? PLACED_LEAST : PLACED_TURN;
+		choice->start = next_turn(run, vip);
 	}
+	if (!vip->ring_length)
+		return;
+	if (choice->placement == PLACED_LEAST)
+		choose_by_flows(run, vip, choice->start);
+	else
+		choice->backend = ring_at(vip, choice->start);
+	if (!(vip->flags & VIP_DSR))
+		avoid_collisions(run, vip);
 }
 
 /* A flow without an entry: its replies are matched by their endpoint alone for a while. */
@@ -95,7 +132,7 @@ static __always_inline void place_stateless(struct run *run, struct vip *vip, __
 	if (run->live && shared && shared->stateless_ns != run->now)
 		shared->stateless_ns = run->now;
 	run->choice->placement = PLACED_HASH;
-	run->choice->backend = by_hash(vip, hash);
+	run->choice->backend = ring_at(vip, index_of_hash(vip, hash));
 }
 
 /* Take over what another CPU made of the same flow meanwhile. */

@@ -116,14 +116,21 @@ static __always_inline void from_backend(struct run *run, struct endpoint *endpo
 			entry->last_ns = run->now;
 		}
 	}
-	/* As it came, the stack tells the backend what became of it. */
 	if (unlikely(packet->hop_limit <= 1)) {
-		hand(run, HANDED_HOP_LIMIT);
+		plan_answer(run, ANSWER_HOP_LIMIT, 0, &vip->service.address);
 		return;
 	}
-	if (unlikely(mtu && packet->end - packet->l3 > mtu)) {
-		hand(run, HANDED_TOO_BIG);
-		return;
+	if (unlikely(is_too_big(run, mtu))) {
+		if (is_whole(run)) {
+			plan_answer(run, ANSWER_TOO_BIG, mtu, &vip->service.address);
+			return;
+		}
+		/* What fits our link, the router behind it cuts; else that is the stack's work. */
+		if (hop.ifindex != run->ctx->ingress_ifindex) {
+			rewrite(run, &vip->service, 1, 0);
+			hand(run, HANDED_TOO_BIG);
+			return;
+		}
 	}
 	if (rewrite(run, &vip->service, 1, 1))
 		send(run, &hop, vlan);

@@ -168,7 +168,8 @@ static __always_inline int find_route(struct run *run, struct address *source,
 
 	fib.ifindex = run->ctx->ingress_ifindex;
 	fib.l4_protocol = packet->protocol == PROTO_TCP ? NEXT_TCP : NEXT_UDP;
-	fib.tot_len = packet->end - packet->l3;
+	/* Of merged packets, each was as long as its link took. */
+	fib.tot_len = run->conf->flags & FLAG_MERGED ? 0 : packet->end - packet->l3;
 	if (packet->kind == PACKET_IPV4) {
 		fib.family = AF_INET;
 		fib.ipv4_src = ipv4_of(source);
@@ -198,6 +199,22 @@ static __always_inline int find_route(struct run *run, struct address *source,
 	__builtin_memcpy(hop->destination, fib.dmac, sizeof(hop->destination));
 	__builtin_memcpy(hop->source, fib.smac, sizeof(hop->source));
 	return found;
+}
+
+/* The way to a backend: what user space found, or what the kernel knows; ifindex 0: neither. */
+static __always_inline void find_hop(struct run *run, struct backend *backend, struct hop *hop,
+				     __u32 *vlan, __u64 *mtu)
+{
+	struct address address;
+
+	*hop = backend->hop;
+	*vlan = backend->vlan;
+	*mtu = backend->mtu;
+	if (unlikely(!hop->ifindex || !fits(run->packet, *vlan))) {
+		hop->ifindex = 0;
+		address = backend->service.address;
+		find_route(run, &run->packet->source, &address, hop, vlan, mtu);
+	}
 }
 
 #endif

@@ -35,6 +35,8 @@ struct packet {
 	__be16 vlan;              /* the first one's */
 };
 
+#define LINK_BYTES 22           /* Ethernet with two VLAN tags */
+
 /* What the balancer chooses. */
 struct choice {
 	__u64 flows;              /* the fewest seen, of a backend of that weight */
@@ -43,6 +45,12 @@ struct choice {
 	__u32 backend;            /* its slot; 0: none */
 	__u32 reason;             /* enum reason: why there is none */
 	__u32 placement;          /* enum placement: how it was found */
+	__u32 answer;             /* enum answer: the error that it is answered with */
+	__u32 start;              /* where in the ring it was looked for */
+	__u64 mtu;                /* what the answer says */
+	struct address from;      /* who it is from */
+	__u8 link[LINK_BYTES];    /* the packet's link header, and some more of it */
+	__u8 _pad[2];
 };
 
 /* The packet that an ICMP error is about. */
@@ -68,6 +76,7 @@ struct run {
 	struct choice *choice;
 	struct quoted *quoted;
 	struct cpu_stats *cpu;
+	struct source *row;       /* of the packet's source; 0: none */
 	struct config *conf;
 	__u64 now, length;
 	__u32 action;             /* XDP_* */

@@ -30,9 +30,10 @@
 #include "rewrite.h"
 #include "connections.h"
 #include "placement.h"
+#include "icmp_errors.h"
+#include "answers.h"
 #include "load_balancer.h"
 #include "replies.h"
-#include "icmp_errors.h"
 #include "balancing.h"
 
 static __always_inline __u64 coarse_now(void)
@@ -95,16 +96,17 @@ static __always_inline __u32 process(struct xdp_md *ctx, int live)
 	if (packet->kind == PACKET_IPV4 || packet->kind == PACKET_IPV6)
 		protect(&run);
 	else if (packet->unparsed && run.conf->flags & FLAG_DROP_UNPARSED)
-		drop(&run, REASON_UNPARSED, 0);
-	run.choice->backend = 0;
-	run.choice->placement = PLACED_NOT;
-	run.choice->reason = REASON_NO_BACKEND;
-	if (run.action != XDP_DROP)
+		drop(&run, REASON_UNPARSED);
+	if (!live)
+		run.choice->backend = run.choice->placement = 0;
+	if (run.conf->flags & FLAG_VIPS && run.action != XDP_DROP)
 		balance(&run);
 	if (!live)
 		return run.action | run.choice->placement << EXPLAIN_PLACEMENT_SHIFT |
 		       run.reason << EXPLAIN_REASON_SHIFT |
 		       run.choice->backend << EXPLAIN_BACKEND_SHIFT;
+	if (run.row)
+		count_row(&run, run.row);
 	count(&run.cpu->verdicts[verdict_of(run.action)], run.length);
 	return run.action;
 }

@@ -113,7 +113,11 @@ def disallow(iface: str, address: Prefix) -> None:
               help="How long one may stay over a limit before the automatic block.")  # fmt: skip
 @click.option("--block-for", "block_for_s", type=DURATION,
               help="How long the first automatic block lasts; each repeat doubles it.")  # fmt: skip
-@click.option("--dry-run", type=click.Choice(["on", "off"]), help="Count, and drop nothing.")
+@click.option(
+    "--dry-run",
+    type=click.Choice(["on", "off"]),
+    help="Count what limits and blocks would drop, drop none of it.",
+)
 @REVERT_AFTER
 @JSON
 def limit(

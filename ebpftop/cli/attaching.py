@@ -12,11 +12,13 @@ import click
 
 from ebpftop import config
 from ebpftop.cli.parameters import CONFIG, INTERFACE, INTERFACES, MODE, require_root
+from ebpftop.cli.readiness import tell_ready
+from ebpftop.cli.reloading import reread
 from ebpftop.control import policy as policies
 from ebpftop.control.audit import Intent, Recorder
-from ebpftop.control.protection import ProtectionControl
-from ebpftop.control.sweeping import Sweeper
-from ebpftop.errors import NotAttachedError, SourceLostError
+from ebpftop.control.everything import InstanceControl
+from ebpftop.control.holding import Holding
+from ebpftop.errors import EbpftopError, NotAttachedError, SourceLostError
 from ebpftop.kernel import attaching, bpffs
 from ebpftop.kernel.instance import Instance, find, sweep_stale
 
@@ -28,7 +30,9 @@ LOOK_EVERY_S = 0.5
 @INTERFACES
 @MODE
 @CONFIG
-@click.option("--serve", is_flag=True, help="Stay in the foreground and tell what ends.")
+@click.option(
+    "--serve", is_flag=True, help="Stay in the foreground: sweep, and check the health of backends."
+)
 def attach(ifaces: Sequence[str], mode: str, policy_path: Path | None, serve: bool) -> None:
     """Attach to interfaces and leave the programs there; several share one instance."""
     require_root("attaching")
@@ -55,32 +59,46 @@ def _joined(ifaces: Sequence[str]) -> Instance | None:
 
 
 def _note_signals() -> list[int]:
-    """Return a list that will hold the signals that told this process to end."""
+    """Return a list that will hold the signals that told this process to end, or to reload."""
     told: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda number, _: told.append(number))
     return told
 
 
-def _serve(instance: Instance, told: Sequence[int]) -> None:
-    """Sweep until a signal was `told`; what is attached stays.
+def _reload_if_told(instance: Instance, told: list[int]) -> None:
+    while signal.SIGHUP in told:
+        told.remove(signal.SIGHUP)
+        try:
+            reread(instance)
+            click.echo("read the policy file again")
+        except EbpftopError as error:
+            click.echo(f"ebpftop: {error}", err=True)
+
+
+def _serve(instance: Instance, told: list[int]) -> None:
+    """Sweep until a signal was `told`, and reload on SIGHUP; what is attached stays.
 
     Raises:
         SourceLostError: It does not: somebody detached it, or the interfaces were deleted.
     """
-    sweeper = Sweeper(ProtectionControl(instance))
-    sweeper.start()
+    holding = Holding(instance, InstanceControl(instance))
+    holding.start()
+    tell_ready()
     try:
-        while not told:
+        while True:
+            _reload_if_told(instance, told)
+            if told:
+                break
             time.sleep(LOOK_EVERY_S)
-            if sweeper.error:
-                raise sweeper.error
+            if holding.error:
+                raise holding.error
             if not instance.is_live():
                 raise SourceLostError(
                     f"ebpftop was detached from {instance.describe()}", "nothing of it is left"
                 )
     finally:
-        sweeper.stop()
+        holding.stop()
         sweep_stale()
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ebpftop import config
-from ebpftop.cli.parameters import CONFIG, INTERFACES, MODE
+from ebpftop.cli.parameters import CONFIG, INTERFACES, MODE, SETTINGS
+from ebpftop.config.dashboard import DashboardSettings, load_settings
 from ebpftop.errors import EbpftopError, NotAttachedError, NotPermittedError, UsageError
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance, find
@@ -37,6 +38,8 @@ class Session:
     """Attached by this dashboard."""
     notices: list[str] = field(default_factory=list)
     """What the operator should know from the start."""
+    recording: config.RecordingPolicy = field(default_factory=config.RecordingPolicy)
+    """Where recordings go."""
 
 
 @click.command()
@@ -47,6 +50,7 @@ class Session:
               show_default=True, metavar="SECONDS", help="Time between looks.")  # fmt: skip
 @CONFIG
 @click.option("--keep", is_flag=True, help="Leave it attached on quit.")
+@SETTINGS
 def run(
     ifaces: Sequence[str],
     read_only: bool,
@@ -54,9 +58,11 @@ def run(
     interval_s: float,
     policy_path: Path | None,
     keep: bool,
+    settings_path: Path | None,
 ) -> None:
     """Open the dashboard; attach for as long as it is open, or join what is attached."""
-    _require_terminal()
+    require_terminal("use `ebpftop top` or `ebpftop status` in scripts")
+    settings = load_settings(settings_path)
     if read_only:
         reader = find(ifaces[0], read_only=True)
         session = Session(reader, notices=_left_out(ifaces, reader))
@@ -66,14 +72,17 @@ def run(
         )
     else:
         session = join_or_attach(ifaces, mode, policy_path, keep=keep)
-    show(session, interval_s=interval_s, keep=keep)
+    show(session, settings, interval_s=interval_s, keep=keep)
 
 
-def _require_terminal() -> None:
+def require_terminal(remedy: str) -> None:
+    """Refuse to open a dashboard that nobody would see.
+
+    Raises:
+        UsageError: There is no terminal; `remedy` says what to do instead.
+    """
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError(
-            "the dashboard needs a terminal", "use `ebpftop top` or `ebpftop status` in scripts"
-        )
+        raise UsageError("the dashboard needs a terminal", remedy)
 
 
 def _left_out(ifaces: Sequence[str], joined: Instance) -> list[str]:
@@ -104,10 +113,11 @@ def join_or_attach(
         ours = True
         if mode == "auto" and any(a.mode == "generic" for a in writer.meta.attachments):
             notices.append("the driver has no native XDP: generic mode, which costs more")
-    return Session(Instance(writer.folder, read_only=False), writer, ours, notices)
+    reader = Instance(writer.folder, read_only=False)
+    return Session(reader, writer, ours, notices, policy.recording)
 
 
-def show(session: Session, *, interval_s: float, keep: bool) -> None:
+def show(session: Session, settings: DashboardSettings, *, interval_s: float, keep: bool) -> None:
     """Run the dashboard on a session, and leave things as `keep` says.
 
     Raises:
@@ -116,12 +126,12 @@ def show(session: Session, *, interval_s: float, keep: bool) -> None:
     reader, writer = session.reader, session.writer
     from ebpftop.control.audit import Operator
 
-    seat = bpffs.ControlSeat(writer.name) if writer else None
+    seat = bpffs.Seat(writer.name, "control") if writer else None
     try:
         taken = seat.take(Operator.here().user) if seat else ""
         if taken and session.ours:
             raise EbpftopError(f"the new instance was taken first, {taken}", "try again")
-        error = _run_app(session, taken or "", interval_s)
+        error = _run_app(session, settings, taken or "", interval_s)
     finally:
         if seat:
             seat.close()
@@ -148,14 +158,16 @@ def _leave(writer: Instance, *, keep: bool) -> None:
             writer.remove()
 
 
-def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | None:
+def _run_app(
+    session: Session, settings: DashboardSettings, taken: str, interval_s: float
+) -> EbpftopError | None:
     from ebpftop.app import DashboardApp
     from ebpftop.control.everything import InstanceControl
-    from ebpftop.control.sweeping import Sweeper
+    from ebpftop.control.holding import Holding
     from ebpftop.sources.live import LiveSource
 
     control = InstanceControl(session.writer) if session.writer and not taken else None
-    sweeper = Sweeper(control) if control else None
+    holding = Holding(session.writer, control) if session.writer and control else None
     app = DashboardApp(
         LiveSource(session.reader),
         title=session.reader.describe(),
@@ -163,20 +175,22 @@ def _run_app(session: Session, taken: str, interval_s: float) -> EbpftopError | 
         controls=control,
         read_only_reason=taken,
         notices=session.notices,
+        settings=settings,
+        recording=session.recording,
     )
     if control:
         control.protect()
-    if sweeper:
-        sweeper.start()
+    if holding:
+        holding.start()
     try:
-        asyncio.run(_run_until_told(app))
+        asyncio.run(run_until_told(app))
     finally:
-        if sweeper:
-            sweeper.stop()
+        if holding:
+            holding.stop()
     return app.lost_error
 
 
-async def _run_until_told(app: DashboardApp) -> None:
+async def run_until_told(app: DashboardApp) -> None:
     """Run the app; what ends a process, a closed terminal too, ends it as `q` does."""
     loop = asyncio.get_running_loop()
 
@@ -192,7 +206,7 @@ async def _run_until_told(app: DashboardApp) -> None:
     for number in told:
         signal.signal(number, leave)
     try:
-        await app.run_async()
+        await app.run_async(mouse=app.settings.mouse)
     finally:
         for number in told:
             signal.signal(number, before[number])

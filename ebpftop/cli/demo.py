@@ -20,25 +20,26 @@ from ebpftop import report
 from ebpftop.cli.dashboard import Session, show
 from ebpftop.cli.output import print_json, print_pairs, print_table
 from ebpftop.cli.parameters import JSON, require_root
-from ebpftop.config import (
-    AuditPolicy,
-    CapacityPolicy,
-    ClassPolicy,
-    LimitPolicy,
-    Policy,
+from ebpftop.config import AuditPolicy, CapacityPolicy, ClassPolicy, LimitPolicy, Policy
+from ebpftop.config.balancing import BackendPolicy, CheckPolicy, VipPolicy
+from ebpftop.config.dashboard import load_settings
+from ebpftop.config.values import (
+    EndpointText,
+    PositiveSeconds,
     Prefixes,
     RateBps,
     Seconds,
+    ServiceText,
 )
 from ebpftop.control import policy as policies
-from ebpftop.control.protection import ProtectionControl
-from ebpftop.control.sweeping import Sweeper
+from ebpftop.control.everything import InstanceControl
+from ebpftop.control.holding import Holding
 from ebpftop.errors import EbpftopError
-from ebpftop.filtering import Filter
 from ebpftop.format import UNKNOWN, bits_rate_unit, count, duration, rate_text
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
 from ebpftop.model import Event, Prefix, Snapshot
+from ebpftop.sources.balancing import CONNECTIONS
 from ebpftop.sources.live import LiveSource
 
 DEFAULT_S = 10.0
@@ -46,7 +47,7 @@ TICK_S = 0.5
 
 POLICY = Policy(
     limits=LimitPolicy(pps=2000, syn=200, grace_s=Seconds(1.0), block_for_s=Seconds(15.0)),
-    capacity=CapacityPolicy(sources=16_384, blocks=4096, prefixes=1024),
+    capacity=CapacityPolicy(sources=16_384, blocks=4096, prefixes=1024, connections=65_536),
     classes=(
         ClassPolicy(
             name="downloads",
@@ -54,8 +55,23 @@ POLICY = Policy(
             addresses=Prefixes([Prefix.parse(labs.DOWNLOADER)]),
         ),
     ),
+    vips=(
+        VipPolicy(
+            address=ServiceText(f"{labs.VIP4}:80/tcp"),
+            check=CheckPolicy(
+                kind="http",
+                interval_s=PositiveSeconds(0.4),
+                timeout_s=PositiveSeconds(0.3),
+                fall=2,
+            ),
+            backends=tuple(
+                BackendPolicy(address=EndpointText(f"{address}:80"))
+                for address in labs.DEMO_BACKENDS
+            ),
+        ),
+    ),
 )
-"""Limits that the clients stay far below and the flood is far above, and a shaped download."""
+"""Limits that the clients stay far below and the flood is far above, a shaped download, a VIP."""
 
 
 @click.command()
@@ -69,7 +85,7 @@ def demo(seconds: float | None, as_json: bool) -> None:
     bpffs.mount(lasting=False)
     watched = seconds is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty()
     try:
-        with labs.Lab() as lab, labs.joined(lab.server), _attached(lab) as instance:
+        with labs.demo_lab() as lab, labs.joined(lab.server), _attached(lab) as instance:
             _leave_if_told(signals)
             if watched:
                 _open_dashboard(lab, instance, signals)
@@ -122,7 +138,7 @@ def _open_dashboard(lab: labs.Lab, instance: Instance, signals: list[int]) -> No
     traffic = labs.start_demo_traffic(lab)
     _leave_if_told(signals)
     session = Session(Instance(instance.folder, read_only=False), instance, ours=True)
-    show(session, interval_s=1.0, keep=False)
+    show(session, load_settings(), interval_s=1.0, keep=False)
     traffic.stop()
 
 
@@ -130,12 +146,13 @@ def _measure(
     lab: labs.Lab, instance: Instance, seconds: float, signals: list[int]
 ) -> dict[str, Any]:
     """Run the traffic, and return the report."""
-    sweeper = Sweeper(ProtectionControl(instance))
+    holding = Holding(instance, InstanceControl(instance))
     source = LiveSource(Instance(instance.folder, read_only=False))
+    source.wants = frozenset((CONNECTIONS,))
     told: list[Event] = []
     try:
-        sweeper.start()
         traffic = labs.start_demo_traffic(lab)
+        holding.start()
         ends_s = time.monotonic() + seconds
         while True:
             _leave_if_told(signals)
@@ -147,7 +164,7 @@ def _measure(
             time.sleep(min(TICK_S, left_s))
         done = traffic.stop()
     finally:
-        sweeper.stop()
+        holding.stop()
         source.close()
     return _report(snapshot, told, done, seconds)
 
@@ -155,26 +172,19 @@ def _measure(
 def _report(
     snapshot: Snapshot, told: list[Event], traffic: labs.TrafficReport, seconds: float
 ) -> dict[str, Any]:
-    everything = Filter.parse("", report.TOP_FIELDS)
-    rows = report.chosen_sources(snapshot, sort="packets", count=None, only=everything)
-    top = report.top(snapshot, rows.tolist())
-    attacker = next((row for row in top if row["address"] == traffic.flood.address), None)
-    blocks = report.blocks(snapshot)
+    answer = report.everything(snapshot, told)
+    attacker = next((row for row in answer["top"] if row["address"] == traffic.flood.address), None)
     return {
         "seconds": seconds,
-        "status": report.status(snapshot, snapshot.interfaces[0].name),
-        "top": top,
-        "blocks": blocks,
-        "allowed": report.allowed(snapshot),
-        "events": report.events(told),
-        "classes": report.classes(snapshot),
+        **answer,
         "download": asdict(traffic.download),
+        "balanced": asdict(traffic.balanced) if traffic.balanced else None,
         "clients": [asdict(client) for client in traffic.clients],
         "flood": {
             **asdict(traffic.flood),
             "received_packets": attacker["packets"] if attacker else 0,
             "dropped_packets": attacker["dropped"] if attacker else 0,
-            "blocked": any(b["address"] == traffic.flood.address for b in blocks),
+            "blocked": any(b["address"] == traffic.flood.address for b in answer["blocks"]),
         },
     }
 
@@ -192,6 +202,7 @@ def _print(answer: dict[str, Any]) -> None:
             "dropped": f"{count(flood['dropped_packets'])} of {count(received)} ({share:.1%})",
             "blocked": "automatically" if flood["blocked"] else "no",
             "shaped": "; ".join(map(_class_words, answer["classes"])) or "nothing",
+            "balanced": _balanced_words(answer),
         }
     )
     click.echo()
@@ -214,6 +225,15 @@ def _print(answer: dict[str, Any]) -> None:
 def _class_words(row: dict[str, Any]) -> str:
     now = bits_rate_unit(row["bps"])
     return f"{row['class']} at {now} of {rate_text(row['rate_bps'])}, by {row['action']}"
+
+
+def _balanced_words(answer: dict[str, Any]) -> str:
+    balanced = answer["balanced"]
+    shares = ", ".join(f"{row['backend']} {row['new']}" for row in answer["backends"])
+    return (
+        f"{count(balanced['requests'])} requests to {balanced['vip']}, "
+        f"{count(balanced['failed'])} failed; connections: {shares}"
+    )
 
 
 def _latency(latency_ms: float | None) -> str:

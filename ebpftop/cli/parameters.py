@@ -14,7 +14,14 @@ import click
 from ebpftop.cli.completing import complete_interface
 from ebpftop.control.everything import InstanceControl
 from ebpftop.errors import NotPermittedError, UsageError
-from ebpftop.format import parse_address, parse_count, parse_duration, parse_rate, parse_size
+from ebpftop.format import (
+    parse_address,
+    parse_count,
+    parse_duration,
+    parse_rate,
+    parse_service,
+    parse_size,
+)
 from ebpftop.kernel.attaching import MODES
 from ebpftop.kernel.instance import Instance, describe_failure, find
 
@@ -36,6 +43,8 @@ RATE = _Word("RATE", parse_rate)
 """Bits a second."""
 SIZE = _Word("SIZE", parse_size)
 """Bytes."""
+SERVICE = _Word("VIP", parse_service)
+"""A VIP, as a `Service`."""
 COUNT = _Word("N", parse_count)
 """A whole number, `1k` and `2m` too."""
 
@@ -74,6 +83,11 @@ CONFIG = click.option(
 REVERT_AFTER = click.option(
     "--revert-after", type=DURATION,
     help="Take it back by itself after so long, unless `ebpftop confirm` is said.",
+)  # fmt: skip
+SETTINGS = click.option(
+    "--settings", "settings_path", metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Theme, keys, bell, mouse (TOML); else ~/.config/ebpftop/dashboard.toml.",
 )  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -70,6 +70,11 @@ class Controls(Protocol):
         """The acts on traffic classes."""
         ...
 
+    @property
+    def balancing(self) -> BalancingControls:
+        """The acts on VIPs and their backends."""
+        ...
+
     def reverting(self, after_s: float) -> Controls:
         """Return the same acts, each of which takes itself back unless it is confirmed in time."""
         ...

@@ -26,6 +26,8 @@ _NOBODY = 0xFFFFFFFF
 """What the kernel says of a process that no login began."""
 _SAME_TIME_S = 1.0
 """Ends of blocks that are nearer are one end: two clocks are between them."""
+_PARTS = {"class": "members", "vip": "backends"}
+"""What of a state is changed by acts of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +250,8 @@ def same_state(facet: str, one: Any, other: Any) -> bool:
         return bool(one == other)
     if facet == "block":
         return _same_block(one, other)
-    if facet == "class":  # who is in it is a matter of its own
-        one, other = {**one, "members": None}, {**other, "members": None}
+    if facet in _PARTS:  # who is in it is a matter of its own
+        one, other = {**one, _PARTS[facet]: None}, {**other, _PARTS[facet]: None}
     return bool(one == other)
 
 

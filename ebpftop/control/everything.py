@@ -8,8 +8,10 @@ from contextlib import contextmanager
 
 from ebpftop.control import undoing
 from ebpftop.control.audit import Intent, Operator
+from ebpftop.control.balancing import BalancingControl
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.shaping import ShapingControl
+from ebpftop.control.ways import WayKeeper
 from ebpftop.journal import Acts
 from ebpftop.kernel.instance import Instance
 
@@ -31,11 +33,28 @@ class InstanceControl(ProtectionControl):
         self._shaping = ShapingControl(
             instance, operator=operator, revert_after_s=revert_after_s, must_record=must_record
         )
+        self._balancing = BalancingControl(
+            instance, operator=operator, revert_after_s=revert_after_s, must_record=must_record
+        )
 
     @property
     def shaping(self) -> ShapingControl:
         """The acts on traffic classes."""
         return self._shaping
+
+    @property
+    def balancing(self) -> BalancingControl:
+        """The acts on VIPs and their backends."""
+        return self._balancing
+
+    def sweep(self) -> None:
+        """Do what is due in protection and balancing; see each one's."""
+        super().sweep()
+        self._balancing.sweep()
+
+    def keep_ways(self) -> WayKeeper:
+        """Begin to keep the ways to backends; for one thread, which closes it."""
+        return WayKeeper(self._instance)
 
     @property
     def instance_name(self) -> str:

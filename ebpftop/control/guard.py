@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whom the operator cannot do without: gateways, management prefixes, his own connection.
+"""Whom the operator cannot do without: gateways, management prefixes, backends, himself.
 
 They live in the `protected` map, where limits and automatic blocks leave them alone, and
 blocking one by hand needs an override.
@@ -15,18 +15,20 @@ from ebpftop.bpf import layout
 from ebpftop.bpf.layout import Flag
 from ebpftop.control import operator
 from ebpftop.control.rules import RuleTable, trie_key
+from ebpftop.control.vip_table import backend_addresses
 from ebpftop.errors import NotPermittedError
 from ebpftop.kernel.maps import Map
 from ebpftop.kernel.netlink.links import netlink
 from ebpftop.model import Prefix
 
-GATEWAY, MANAGEMENT, OPERATOR = (
-    layout.PROTECTED_WHY.index(word) for word in ("gateway", "management", "operator")
+GATEWAY, MANAGEMENT, OPERATOR, BACKEND = (
+    layout.PROTECTED_WHY.index(word) for word in ("gateway", "management", "operator", "backend")
 )
 _WORDS = {
     GATEWAY: "the default gateway",
     MANAGEMENT: "a management prefix",
     OPERATOR: "where your own connection comes from",
+    BACKEND: "a backend of a VIP",
 }
 
 
@@ -75,7 +77,9 @@ class Guard:
 
         Another operator stays for as long as he is connected. The caller commits `table`.
         """
-        wanted = self._other_operators() | dict.fromkeys(management, MANAGEMENT) | self._found
+        backends = backend_addresses(self._maps["backends"].read()[1])
+        wanted = dict.fromkeys(backends, BACKEND) | self._other_operators()
+        wanted |= dict.fromkeys(management, MANAGEMENT) | self._found
         protected = self._maps["protected"]
         for prefix in self._held.keys() - wanted.keys():
             protected.delete(trie_key(prefix))

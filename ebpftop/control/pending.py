@@ -112,10 +112,19 @@ def state_to_restore(instance: Instance, facet: str, target: str, old: Any) -> A
 
     Lists are each for themselves.
     """
-    for orders in of(instance) if not isinstance(old, list) else ():
-        if (orders.facet, orders.target) == (facet, target):
-            return orders.revert_to
-    return old
+    waiting = [o for o in of(instance) if o.facet == facet] if not isinstance(old, list) else []
+    if facet == "backends":
+        return _backends_to_restore(waiting, target, old)
+    return next((orders.revert_to for orders in waiting if orders.target == target), old)
+
+
+def _backends_to_restore(waiting: Sequence[Pending], target: str, old: Any) -> Any:
+    """Return the state of each backend that was confirmed last; each is for itself."""
+    vip, states = target.partition(" ")[0], dict(old)
+    for orders in reversed(waiting):
+        if orders.target.partition(" ")[0] == vip:
+            states |= {name: s for name, s in orders.revert_to.items() if name in states}
+    return states
 
 
 def deadline_ns(after_s: float) -> int:

@@ -4,19 +4,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import Flag
 from ebpftop.config import AccessPolicy, CapacityPolicy, Policy
-from ebpftop.control import audit
-from ebpftop.control.class_states import ClassRequest
+from ebpftop.control import audit, ways
+from ebpftop.control.audit import Intent, Recorder
+from ebpftop.control.balancing import BalancingControl
+from ebpftop.control.class_states import ClassRequest, check_requests
+from ebpftop.control.limit_rules import check_limits
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.rules import RuleTable
 from ebpftop.control.shaping import ShapingControl
+from ebpftop.control.vip_rules import VipRequest
+from ebpftop.control.vip_rules import check_requests as check_vips
 from ebpftop.journal import Log, default_path
 from ebpftop.kernel import attaching, bpffs, libbpf
-from ebpftop.kernel.instance import Instance, sweep_stale
+from ebpftop.kernel.instance import Instance, describe_failure, sweep_stale
+from ebpftop.kernel.netlink.routes import Routes
 
 TABLE_TURNOVER_S = 8.0
 """Without a number in the policy, new sources alone take at least so long to fill the table."""
@@ -59,7 +70,8 @@ def attach(
         )
         try:
             with bpffs.locked(instance.name):
-                _apply_classes(ShapingControl(instance, part_of_act=True), policy)
+                _note_merging(instance)
+                _apply_classes(instance, policy)
         except BaseException:
             with bpffs.locked(instance.name):
                 instance.remove()
@@ -68,18 +80,19 @@ def attach(
     return instance
 
 
-def apply_classes(instance: Instance, policy: Policy) -> None:
+def _apply_classes(instance: Instance, policy: Policy) -> None:
     """Have the classes of a policy and no others; what is so already is not touched.
 
     Raises:
         EbpftopError: They do not fit together, or an action does not work here.
     """
-    _apply_classes(ShapingControl(instance), policy)
+    control = ShapingControl(instance, part_of_act=True)
+    control.apply(class_requests(policy), policy.shaping.count_sent)
 
 
-def _apply_classes(control: ShapingControl, policy: Policy) -> None:
-    requests = [ClassRequest(each.traffic_class(), each.addresses) for each in policy.classes]
-    control.apply(requests, policy.shaping.count_sent)
+def class_requests(policy: Policy) -> list[ClassRequest]:
+    """Return the classes of a policy."""
+    return [ClassRequest(each.traffic_class(), each.addresses) for each in policy.classes]
 
 
 def capacities(capacity: CapacityPolicy) -> dict[str, int]:
@@ -95,7 +108,57 @@ def capacities(capacity: CapacityPolicy) -> dict[str, int]:
     }
 
 
+def reload(instance: Instance, policy: Policy) -> None:
+    """Put a policy in force where it differs from what is; established flows survive.
+
+    Limits, protection, management prefixes and classes are as the policy says then. On the
+    allow list and among VIPs, what an earlier reading of it brought goes where it is no longer
+    in it; what was made by hand stays. Capacities and access are for the next attach.
+
+    Raises:
+        EbpftopError: Something in it is wrong or does not fit; checked before anything changes.
+    """
+    check_limits(policy.limits.limits())
+    check_vips(vip_requests(policy))
+    check_requests(class_requests(policy))
+    reloading = Intent("reload", targets=[instance.meta.policy])
+    with bpffs.locked(instance.name):
+        try:
+            with Recorder(instance).recording(reloading, lambda: _state(instance)):
+                _apply_classes(instance, policy)
+                BalancingControl(instance, part_of_act=True).apply(vip_requests(policy))
+                _configure_protection(instance, policy)
+        except OSError as error:
+            raise describe_failure(error) from error
+
+
+def _state(instance: Instance) -> Any:
+    """Return what a policy says and a reload may change, as the audit log has it."""
+    return {
+        "limits": asdict(layout.limits(instance.maps["config"].read()[1])),
+        "classes": ShapingControl(instance, part_of_act=True).state(),
+        "vips": BalancingControl(instance, part_of_act=True).state(),
+    }
+
+
+def _note_merging(instance: Instance) -> None:
+    """Say whether packets may come merged (GRO), and so larger than any link takes."""
+    table = RuleTable(instance.maps)
+    modes = {each.mode for each in instance.meta.attachments}
+    _set_flag(table.config, Flag.MERGED, on=modes != {"native"})
+    table.commit()
+
+
 def _configure(instance: Instance, policy: Policy) -> None:
+    _note_merging(instance)
+    _configure_protection(instance, policy)
+    with closing(Routes()) as routes:
+        attached = [each.index for each in instance.meta.attachments]
+        ways.write_ports(instance, routes.exits(attached))
+    BalancingControl(instance, part_of_act=True).apply(vip_requests(policy))
+
+
+def _configure_protection(instance: Instance, policy: Policy) -> None:
     protection = policy.protection
     table = RuleTable(instance.maps)
     new_sources_s = protection.new_sources_per_core_s or (
@@ -103,11 +166,35 @@ def _configure(instance: Instance, policy: Policy) -> None:
     )
     table.config["new_sources"] = max(1, round(new_sources_s * layout.NEW_SOURCES_WINDOW_S))
     table.config["flood_pps"] = protection.flood_pps
-    flags = Flag.DROP_NEW if protection.over_budget == "drop" else 0
-    flags |= Flag.DROP_UNPARSED if protection.unparsed == "drop" else 0
-    table.config["flags"] = flags
+    _set_flag(table.config, Flag.DROP_NEW, on=protection.over_budget == "drop")
+    _set_flag(table.config, Flag.DROP_UNPARSED, on=protection.unparsed == "drop")
+    _configure_balancer(table.config, policy)
     table.commit()
     control = ProtectionControl(instance, part_of_act=True)
     control.set_limits(policy.limits.limits())
-    control.allow_all(policy.allow)
+    control.allow_policy(policy.allow)
     control.protect(policy.management)
+
+
+def _set_flag(config: NDArray[Any], flag: Flag, *, on: bool) -> None:
+    flags = int(config["flags"][0]) & ~flag
+    config["flags"] = flags | (flag if on else 0)
+
+
+def _configure_balancer(config: NDArray[Any], policy: Policy) -> None:
+    """Write what holds for all VIPs into the one `CONFIG` record."""
+    balancer = policy.balancer
+    # A flow takes two entries.
+    new_flows_s = balancer.new_flows_per_core_s or (
+        policy.capacity.connections / 2 / TABLE_TURNOVER_S / libbpf.possible_cpus()
+    )
+    config["new_flows"] = max(1, round(new_flows_s * layout.NEW_SOURCES_WINDOW_S))
+    for name in ("tcp_idle", "tcp_opening", "udp_idle"):
+        config[f"{name}_ns"] = round(getattr(balancer, f"{name}_s") * 1e9)
+    _set_flag(config, Flag.DROP_FRAGMENTS, on=balancer.fragments == "drop")
+    _set_flag(config, Flag.DROP_OPTIONS, on=balancer.options == "drop")
+
+
+def vip_requests(policy: Policy) -> list[VipRequest]:
+    """Return the VIPs of a policy."""
+    return [VipRequest(each.vip(), each.wanted_backends()) for each in policy.vips]

@@ -34,12 +34,13 @@ from ebpftop.control.rules import RuleTable, entries
 from ebpftop.control.writing import InstanceWriter
 from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.format import printable
-from ebpftop.kernel import libbpf
 from ebpftop.kernel.clock import coarse_ns
 from ebpftop.model import BlockRequest, Limits, Prefix
 
 MOST_EVENTS_AT_ONCE = 16
 """Blocks of a list that are told one by one; a longer list is told as its first ones."""
+OF_POLICY = "policy"
+"""The text of an entry of the allow list that the policy file has."""
 _NS = 1_000_000_000
 
 
@@ -186,6 +187,19 @@ class ProtectionControl(InstanceWriter):
             table.remove([slot for slot in gone if slot is not None])
             table.commit()
 
+    def allow_policy(self, prefixes: Iterable[Prefix]) -> None:
+        """Put those of the policy file on the allow list, and take off what it no longer has."""
+        wanted = set(prefixes)
+        with self._maintaining() as table:
+            slots = np.flatnonzero(table.rules["kind"] == Rule.ALLOWED)
+            ours = slots[table.rules["text"][slots] == OF_POLICY.encode()].tolist()
+            held = {table.prefix(slot) for slot in ours}
+            table.remove([slot for slot in ours if table.prefix(slot) not in wanted])
+            fresh = sorted(wanted - held)
+            count = len(fresh)
+            table.write(entries(fresh, Rule.ALLOWED, [0] * count, [OF_POLICY] * count))
+            table.commit()
+
     def disallow(self, prefix: Prefix) -> None:
         """Take `prefix` out of the allow list.
 
@@ -257,30 +271,6 @@ class ProtectionControl(InstanceWriter):
                 self._run(ControlOp.END_AUTO, Prefix(address.high, address.low, 64 if net else 128))
         if not Guard(self._maps).is_complete():
             self.protect()
-
-    def _tell(self, kind: EventKind, prefix: Prefix, text: str, value: int = 0) -> None:
-        self._run(ControlOp.EVENT, prefix, kind=kind, text=text, value=value)
-
-    def _run(
-        self,
-        op: ControlOp,
-        prefix: Prefix | None = None,
-        *,
-        slot: int = 0,
-        kind: int = 0,
-        text: str = "",
-        value: int = 0,
-    ) -> None:
-        request = np.zeros(1, layout.CONTROL_REQUEST)
-        request["op"], request["slot"] = op, slot
-        event = request["event"]
-        if prefix is not None:
-            event["address"]["high"], event["address"]["low"] = prefix.high, prefix.low
-            event["length"] = prefix.length
-        event["kind"] = kind
-        event["value"][:, 0] = value
-        event["text"] = text.encode()[: layout.EVENT_TEXT_BYTES].decode(errors="ignore").encode()
-        libbpf.run_program(self._instance.programs["control"], request.tobytes())
 
 
 def _checked_time(for_s: float | None) -> float | None:

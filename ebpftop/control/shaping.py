@@ -74,6 +74,10 @@ class ShapingControl(InstanceWriter):
                 return self.counting_sent()
         return whole_state(table)
 
+    def state(self) -> Any:
+        """Return all classes with their members, as JSON has it."""
+        return whole_state(self._table())
+
     # Classes
 
     def set_class(

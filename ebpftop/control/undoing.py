@@ -19,7 +19,7 @@ from ebpftop.errors import EbpftopError, KernelRefusedError, NotFoundError, Usag
 from ebpftop.format import printable
 from ebpftop.journal import Acts, Reader
 from ebpftop.kernel.instance import Instance
-from ebpftop.model import Act, Prefix
+from ebpftop.model import Act, Prefix, Service
 from ebpftop.model.acts import DONE, UNKNOWN_RESULT, last_to_undo
 
 if TYPE_CHECKING:
@@ -125,6 +125,11 @@ def restore(
             shaping.count_sent(state, intent)
         case "classes":
             shaping.apply(requests(state), shaping.counting_sent(), intent)
+        case "vip":
+            control.balancing.restore_vip(Service.parse(target), state, intent)
+        case "backends":
+            vip = Service.parse(target.partition(" ")[0])
+            control.balancing.restore_backends(vip, state, intent)
         case _:
             raise UsageError(f"{printable(intent.facet, 20)} cannot be put back")
 

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
+
+from ebpftop.bpf import layout
+from ebpftop.bpf.layout import ControlOp, EventKind
 from ebpftop.control.audit import Intent, Operator, Recorder
-from ebpftop.kernel import bpffs
+from ebpftop.kernel import bpffs, libbpf
 from ebpftop.kernel.instance import Instance, describe_failure
+from ebpftop.model import Prefix
 
 
 class InstanceWriter:
@@ -64,3 +69,29 @@ class InstanceWriter:
         """
         with nullcontext() if self._part_of_act else self._recorder.recording(intent, state):
             yield
+
+    def _tell(self, kind: EventKind, prefix: Prefix, text: str, *values: int) -> None:
+        """Append an event."""
+        self._run(ControlOp.EVENT, prefix, kind=kind, text=text, values=values)
+
+    def _run(
+        self,
+        op: ControlOp,
+        prefix: Prefix | None = None,
+        *,
+        slot: int = 0,
+        kind: int = 0,
+        text: str = "",
+        values: Sequence[int] = (),
+    ) -> None:
+        """Have the `control` program do what maps alone cannot; arguments as of its request."""
+        request = np.zeros(1, layout.CONTROL_REQUEST)
+        request["op"], request["slot"] = op, slot
+        event = request["event"]
+        if prefix is not None:
+            event["address"]["high"], event["address"]["low"] = prefix.high, prefix.low
+            event["length"] = prefix.length
+        event["kind"] = kind
+        event["value"][:, : len(values)] = values
+        event["text"] = text.encode()[: layout.EVENT_TEXT_BYTES].decode(errors="ignore").encode()
+        libbpf.run_program(self._instance.programs["control"], request.tobytes())

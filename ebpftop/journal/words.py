@@ -10,7 +10,12 @@ from typing import Any
 from ebpftop import format as fmt
 from ebpftop.model import Act
 
-_NONE = {"block": "not blocked", "allow": "not allowed", "class": "no class"}
+_NONE = {
+    "block": "not blocked", "allow": "not allowed", "class": "no class", "vip": "no VIP",
+    "backends": "no backend",
+}  # fmt: skip
+_PARTS = {"class": "members", "vip": "backends"}
+"""What of a state is changed by acts of its own."""
 _MOST = 160
 
 
@@ -18,8 +23,9 @@ def change(act: Act) -> str:
     """Return what an act changed, or what it was meant to, in one line."""
     if act.facet == "limits":
         return _differences(act.old, act.new) or "no limit changed"
-    if act.facet == "class" and isinstance(act.old, dict) and isinstance(act.new, dict):
-        return _differences(act.old, {**act.new, "members": act.old.get("members")})
+    if act.facet in _PARTS and isinstance(act.old, dict) and isinstance(act.new, dict):
+        part = _PARTS[act.facet]
+        return _differences(act.old, {**act.new, part: act.old.get(part)})
     if not act.facet:
         return ""
     before, after = state(act.facet, act.old, act.time_s), state(act.facet, act.new, act.time_s)
@@ -65,7 +71,9 @@ def _state(facet: str, value: Any, now_s: float) -> str:
                 return f"in {value}"
             held = [f"{name} ({way})" for way, name in sorted(value.items()) if name]
             return f"in {', '.join(held)}" if held else "in no class"
-        case "class":
+        case "backends":
+            return _backends(value)
+        case "class" | "vip":
             return ", ".join(_value(name, each) for name, each in value.items() if each)
         case "classes":
             return f"{len(value)} classes" if len(value) != 1 else "1 class"
@@ -75,6 +83,17 @@ def _state(facet: str, value: Any, now_s: float) -> str:
 def _groups(facet: str, groups: list[Any], now_s: float) -> str:
     parts = [f"{len(g['targets']):,} {state(facet, g['state'], now_s)}" for g in groups[:3]]
     return "; ".join(parts + (["..."] if len(groups) > 3 else []))
+
+
+def _backends(states: Mapping[str, Any]) -> str:
+    """Return backends in words; the endpoint of a single one is in the act's target."""
+    told = {
+        endpoint: f"weight {each['weight']}, {each['state']}" if each else _NONE["backends"]
+        for endpoint, each in states.items()
+    }
+    if len(told) == 1:
+        return next(iter(told.values()))
+    return "; ".join(f"{endpoint} {words}" for endpoint, words in told.items())
 
 
 def _differences(old: Any, new: Any) -> str:
@@ -99,6 +118,8 @@ def _label(name: str) -> str:
 def _value(name: str, value: Any) -> str:
     if name == "members":
         return f"{len(value)} addresses" if len(value) != 1 else "1 address"
+    if name == "backends":
+        return f"{len(value)} backends" if len(value) != 1 else "1 backend"
     return f"{_label(name)} {_amount(name, value)}"
 
 
@@ -112,11 +133,23 @@ def _amount(name: str, value: Any) -> str:
             return "on" if value else "off"
         case "burst_bytes":
             return fmt.size(value)
-        case "members":
+        case "members" | "backends":
             return str(len(value or ()))
+        case "check":
+            return _check(value)
+        case "of_policy":
+            return "yes" if value else "no"
     if name.endswith("_s"):
         return fmt.duration_text(float(value))
     return str(value) if value != "" else "none"
+
+
+def _check(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return "off"
+    rest = {name: each for name, each in value.items() if name not in ("kind", "interval_s")}
+    more = "".join(f", {_value(name, each)}" for name, each in rest.items() if each)
+    return f"{value['kind']} every {fmt.duration_text(float(value['interval_s']))}{more}"
 
 
 def when(act: Act) -> str:

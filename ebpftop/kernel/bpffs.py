@@ -192,7 +192,7 @@ def names() -> list[str]:
 def remove(name: str) -> None:
     """Take away an instance's folder with all its pins; call it under the writer's lock."""
     shutil.rmtree(BPFFS / name, ignore_errors=True)
-    for path in (RUN / f"{name}.control", *pending_files(name)):
+    for path in (*(RUN / f"{name}.{duty}" for duty in DUTIES), *pending_files(name)):
         path.unlink(missing_ok=True)
 
 
@@ -201,24 +201,31 @@ def pending_files(name: str) -> list[Path]:
     return sorted(RUN.glob(f"{name}{PENDING}*"))
 
 
-class ControlSeat:
-    """The one place for a control dashboard on an instance, held by a lock until closed."""
+DUTIES = {"control": "has control", "checks": "checks the backends"}
+"""What one process at a time does for an instance, and how it is said of that one."""
 
-    def __init__(self, name: str) -> None:
-        self._handle = os.open(
-            RUN / f"{name}.control", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+
+class Seat:
+    """The one place for a process with some duty on an instance, held by a lock until closed.
+
+    Args:
+        name: The instance's folder name.
+        duty: A word of `DUTIES`.
+    """
+
+    def __init__(self, name: str, duty: str) -> None:
+        self._does = DUTIES[duty]
+        self._handle = os.open(RUN / f"{name}.{duty}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def take(self, user: str) -> str | None:
         """Take the seat for `user`; says who has it, and since when, where it is taken."""
         if not _flock(self._handle, 0.0):
             said = os.pread(self._handle, 200, 0).decode(errors="replace")
-            return said or "another dashboard has control"
+            return said or f"another process {self._does}"
         since = time.strftime("%a %H:%M:%S")
         os.ftruncate(self._handle, 0)
-        os.pwrite(
-            self._handle, f"{user}, process {os.getpid()} has control since {since}".encode(), 0
-        )
+        words = f"{user}, process {os.getpid()} {self._does} since {since}"
+        os.pwrite(self._handle, words.encode(), 0)
         return None
 
     def close(self) -> None:

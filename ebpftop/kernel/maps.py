@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes as ct
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,24 @@ class Map:
         for key in keys:
             self.delete(key)
 
+    def read_part(self, first: int, count: int) -> NDArray[Any]:
+        """Read some neighbouring entries of an array in one system call; returns a copy."""
+        values, read = np.empty(count, self.value), ct.c_uint32(count)
+        keys = np.empty(count, self.key)
+        # The kernel goes on after the key that it is given.
+        before = np.array([max(0, first - 1)], self.key)
+        cursor = _at(before) if first else None
+        after = ct.create_string_buffer(8)
+        try:
+            call(
+                "bpf_map_lookup_batch", self.fd, cursor, after, _at(keys), _at(values),
+                ct.byref(read), None,
+            )  # fmt: skip
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # the end of the array
+                raise
+        return values[: read.value]
+
     def read(self, limit: int | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
         """Read all entries, or the first `limit`, in batches.
 
@@ -119,30 +138,58 @@ class Map:
             Keys and values, views that the next call overwrites.
         """
         room = self.max_entries if limit is None else min(limit, self.max_entries)
-        if len(self._keys) < room:
-            self._keys, self._values = np.empty(room, self.key), np.empty(room, self.value)
+        self._make_room(room)
+        filled, cursors, more = 0, self._cursors(), True
+        while more and filled < room:
+            count, more = self._read_on(cursors, filled, room - filled)
+            filled += count
+        return self._keys[:filled], self._values[:filled]
+
+    def batches(self, size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Read all entries, some at a time, which takes little memory and stays in the caches.
+
+        Args:
+            size: Entries at a time; of a hash, more than one of its buckets holds.
+
+        Yields:
+            Keys and values, views that the next step overwrites.
+        """
+        self._make_room(size)
+        cursors, more = self._cursors(), True
+        while more:
+            count, more = self._read_on(cursors, 0, size)
+            yield self._keys[:count], self._values[:count]
+
+    def _make_room(self, entries: int) -> None:
+        if len(self._keys) < entries:
+            self._keys, self._values = np.empty(entries, self.key), np.empty(entries, self.value)
+
+    def _cursors(self) -> _Cursors:
+        return [None, ct.create_string_buffer(max(8, self.key.itemsize))]
+
+    def _read_on(self, cursors: _Cursors, at: int, room: int) -> tuple[int, bool]:
+        """Read up to `room` entries to `at`; returns how many, and whether there may be more."""
+        before, after = cursors
+        count = ct.c_uint32(room)
+        try:
+            call(
+                "bpf_map_lookup_batch", self.fd, before, after,
+                _at(self._keys, at), _at(self._values, at), ct.byref(count), None,
+            )  # fmt: skip
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return count.value, False
+            if error.errno == errno.ENOSPC:
+                return 0, False
+            raise
         # The kernel writes a whole key into the cursor of a trie, and a bucket's number into
         # that of a hash; in and out must not be one buffer.
-        cursors = [ct.create_string_buffer(max(8, self.key.itemsize)) for _ in range(2)]
-        filled, first = 0, True
-        while filled < room:
-            count = ct.c_uint32(room - filled)
-            try:
-                call(
-                    "bpf_map_lookup_batch", self.fd, None if first else cursors[0], cursors[1],
-                    _at(self._keys, filled), _at(self._values, filled), ct.byref(count), None,
-                )  # fmt: skip
-            except OSError as error:
-                if error.errno == errno.ENOENT:
-                    filled += count.value
-                    break
-                if error.errno == errno.ENOSPC:
-                    break
-                raise
-            filled += count.value
-            cursors.reverse()
-            first = False
-        return self._keys[:filled], self._values[:filled]
+        cursors[:] = [after, before or self._cursors()[1]]
+        return count.value, True
+
+
+_Cursors = list["ct.Array[ct.c_char] | None"]
+"""Where the last step ended, None before the first; and where the next one says where it did."""
 
 
 def _at(array: NDArray[Any], row: int = 0) -> ct.c_void_p:

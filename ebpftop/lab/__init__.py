@@ -6,19 +6,26 @@ machine itself. It needs root, iproute2 and util-linux.
 """
 
 from ebpftop.lab.demo import (
+    DEMO_BACKENDS,
     DOWNLOADER,
+    BalancedReport,
     ClientReport,
     DownloadReport,
     FloodReport,
     Traffic,
     TrafficReport,
+    demo_lab,
     start_demo_traffic,
 )
+from ebpftop.lab.farm import VIP4
+from ebpftop.lab.hosts import Backend, Host
 from ebpftop.lab.namespace import Namespace, enter, joined
-from ebpftop.lab.network import Host, Lab
+from ebpftop.lab.network import Lab
 from ebpftop.lab.traffic import (
     Job,
+    Outages,
     flood,
+    load_http,
     request_http,
     send_udp,
     serve_bulk,
@@ -27,7 +34,11 @@ from ebpftop.lab.traffic import (
 )
 
 __all__ = [
+    "DEMO_BACKENDS",
     "DOWNLOADER",
+    "VIP4",
+    "Backend",
+    "BalancedReport",
     "ClientReport",
     "DownloadReport",
     "FloodReport",
@@ -35,11 +46,14 @@ __all__ = [
     "Job",
     "Lab",
     "Namespace",
+    "Outages",
     "Traffic",
     "TrafficReport",
+    "demo_lab",
     "enter",
     "flood",
     "joined",
+    "load_http",
     "request_http",
     "send_udp",
     "serve_bulk",

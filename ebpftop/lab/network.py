@@ -13,12 +13,13 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
 from ebpftop.errors import EbpftopError, KernelRefusedError, NotPermittedError
+from ebpftop.lab import farm
+from ebpftop.lab.hosts import Backend, Host
 from ebpftop.lab.namespace import (
     NETNS_DIR,
     Namespace,
@@ -30,61 +31,15 @@ from ebpftop.lab.namespace import (
 
 _TOOLS = {"ip": "iproute2", "bridge": "iproute2", "nsenter": "util-linux", "setpriv": "util-linux"}
 _NETNS_NAME = re.compile(
-    r"ebpftop-(?P<owner>(?P<pid>\d+)(?:\.\d+)?)-(?:wire|server|client\d+|attacker)"
+    r"ebpftop-(?P<owner>(?P<pid>\d+)(?:\.\d+)?)-(?:wire|server|client\d+|attacker|backend\d+)"
 )
 _SERVER_NUMBER = 1
 _FIRST_CLIENT_NUMBER = 11
 _ATTACKER_NUMBER = 66
+_FIRST_BACKEND_NUMBER = 71
 _MOST_CLIENTS = _ATTACKER_NUMBER - _FIRST_CLIENT_NUMBER
-_EXTRA_ADDRESSES = 254
+_MOST_BACKENDS = 100
 _KILL_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Host(Namespace):
-    """A namespace with one interface on the lab's network.
-
-    Each host has an IPv6 /64 of its own: limits count a /64 as one source.
-    """
-
-    number: int
-    """Its place in every address: 198.18.0.N, fd00:198:18:N::1, and the MAC's last byte."""
-    interface: str = "eth0"
-    """Name of its interface."""
-
-    @property
-    def ipv4(self) -> str:
-        """Its IPv4 address, of the range for benchmarks (RFC 2544)."""
-        return f"198.18.0.{self.number}"
-
-    @property
-    def ipv6(self) -> str:
-        """Its IPv6 address, of the unique local range (RFC 4193)."""
-        return f"fd00:198:18:{self.number}::1"
-
-    @property
-    def mac(self) -> str:
-        """Its Ethernet address, locally administered."""
-        return f"02:65:62:70:66:{self.number:02x}"
-
-    def add_addresses(self, count: int) -> list[str]:
-        """Add IPv4 addresses to its interface, to be several sources at once.
-
-        Args:
-            count: How many, up to 254; each call starts from the first again.
-
-        Returns:
-            The addresses.
-
-        Raises:
-            ValueError: `count` is more than there are.
-            KernelRefusedError: They are there already.
-        """
-        if not 0 < count <= _EXTRA_ADDRESSES:
-            raise ValueError(f"a host has 1 to {_EXTRA_ADDRESSES} further addresses, not {count}")
-        added = [f"198.19.{self.number}.{last}" for last in range(1, count + 1)]
-        self.ip(*(f"address add {address}/15 dev {self.interface}" for address in added))
-        return added
 
 
 class Lab:
@@ -95,9 +50,11 @@ class Lab:
 
     Args:
         clients: How many client hosts, up to 55.
+        backends: How many servers behind the balancer, up to 100.
+        arms: 2 puts them on a network of their own behind the server's `eth1`.
 
     Raises:
-        ValueError: No such number of clients.
+        ValueError: No such number of clients, backends or arms.
         NotPermittedError: The process is not root.
         EbpftopError: A tool is missing.
         KernelRefusedError: The kernel refused; nothing is left behind.
@@ -106,9 +63,11 @@ class Lab:
     _serials: ClassVar[Iterator[int]] = itertools.count(1)
     _owners: ClassVar[set[str]] = set()
 
-    def __init__(self, clients: int = 3) -> None:
+    def __init__(self, clients: int = 3, *, backends: int = 0, arms: int = 1) -> None:
         if not 0 <= clients <= _MOST_CLIENTS:
             raise ValueError(f"a lab has 0 to {_MOST_CLIENTS} clients, not {clients}")
+        if not 0 <= backends <= _MOST_BACKENDS or arms not in (1, 2):
+            raise ValueError(f"a lab has 0 to {_MOST_BACKENDS} backends on 1 or 2 arms")
         if os.geteuid():
             raise NotPermittedError("only root may build a network of namespaces", "use sudo")
         for tool, package in _TOOLS.items():
@@ -127,6 +86,10 @@ class Lab:
         """Hosts without a task of their own."""
         self.attacker = self._host("attacker", _ATTACKER_NUMBER)
         """The host that floods."""
+        self.backends = [self._backend(i) for i in range(backends)]
+        """Servers behind the balancer, which runs on `server`."""
+        self._arms = arms
+        self._held: list[int] = []
         self._owners.add(self._owner)
         try:
             self._build()
@@ -138,8 +101,8 @@ class Lab:
 
     @property
     def hosts(self) -> list[Host]:
-        """The server, the clients and the attacker."""
-        return [self.server, *self.clients, self.attacker]
+        """The server, the clients, the attacker and the backends."""
+        return [self.server, *self.clients, self.attacker, *self.backends]
 
     def __enter__(self) -> Self:
         return self
@@ -157,6 +120,8 @@ class Lab:
         namespaces = [self.wire, *self.hosts]
         children = [child for namespace in namespaces for child in namespace.children]
         _kill(children, [namespace.netns_path for namespace in namespaces])
+        while self._held:
+            os.close(self._held.pop())
         _remove(namespace.netns for namespace in namespaces)
         self._owners.discard(self._owner)
 
@@ -184,6 +149,11 @@ class Lab:
     def _host(self, role: str, number: int) -> Host:
         return Host(name=role, netns=self._netns(role), number=number)
 
+    def _backend(self, index: int) -> Backend:
+        role = f"backend{index + 1}"
+        number = _FIRST_BACKEND_NUMBER + index
+        return Backend(name=role, netns=self._netns(role), number=number)
+
     def _build(self) -> None:
         namespaces: Sequence[Namespace] = [self.wire, *self.hosts]
         batch("ip", [f"netns add {namespace.netns}" for namespace in namespaces])
@@ -193,6 +163,8 @@ class Lab:
         self._build_wire()
         for host in self.hosts:
             self._build_host(host)
+        if self.backends:
+            self._held = farm.build(self.wire, self.server, self.backends, arms=self._arms)
 
     def _build_wire(self) -> None:
         with joined(self.wire):
@@ -208,7 +180,7 @@ class Lab:
             *(f"link set {host.name} master br0 up" for host in self.hosts),
         )
         # Without these, frames to a host that has not spoken yet would go to every port.
-        known = [f"fdb add {host.mac} dev {host.name} master static" for host in self.hosts]
+        known = [f"fdb replace {host.mac} dev {host.name} master static" for host in self.hosts]
         batch("bridge", known, netns=self.wire.netns)
 
     def _build_host(self, host: Host) -> None:
@@ -225,8 +197,10 @@ class Lab:
             )
             switch_off_tx_checksums(host.interface)
         host.ip(
-            f"address add {host.ipv4}/15 dev {host.interface}",
-            f"address add {host.ipv6}/48 dev {host.interface} nodad",
+            *(
+                f"address add {network} dev {host.interface}{' nodad' if ':' in network else ''}"
+                for network in host.networks
+            ),
             f"link set {host.interface} up",
         )
 

@@ -8,180 +8,21 @@ its result when it ends: at SIGTERM, or by itself where its time is limited.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import itertools
-import json
 import signal
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
 from contextlib import suppress
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
-PAGE = b"<!doctype html><title>ebpftop demo</title><p>Served from a network namespace.</p>\n"
-"""What the HTTP server answers to every GET."""
+from ebpftop.lab.reporting import StopSignal, report
+from ebpftop.lab.web_clients import load_http, request_http
+from ebpftop.lab.web_server import serve_http
 
-_LATENCIES_KEPT = 100_000
 _UDP_PAYLOAD = b"ebpftop: innocent traffic\n"
 _BULK_BYTES = 1 << 16
 _DOWNLOAD, _UPLOAD = b"d", b"u"
 _SAMPLE_S = 0.05
 _SAMPLES_KEPT = 12_000
-
-
-def report(result: Mapping[str, object]) -> None:
-    """Print one JSON line for the process that started this one."""
-    print(json.dumps(result), flush=True)
-
-
-class StopSignal:
-    """Takes SIGTERM from the process and turns it into an answer to `wait`."""
-
-    def __init__(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        self._came = False
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait up to `timeout_s` for the signal; return whether it has come, now or earlier."""
-        if not self._came:
-            self._came = signal.sigtimedwait({signal.SIGTERM}, max(0.0, timeout_s)) is not None
-        return self._came
-
-
-class _Server(ThreadingHTTPServer):
-    """Listens on IPv4 and IPv6 at once, and says nothing about clients that break off."""
-
-    address_family = socket.AF_INET6
-    request_queue_size = 1024
-    daemon_threads = True
-
-    def server_bind(self) -> None:
-        """Bind to both families, whatever the namespace's `bindv6only` says."""
-        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # The base class would look its own name up, and there is no resolver in a lab.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Let a broken connection pass in silence."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """Answers every GET with `PAGE`."""
-
-    protocol_version = "HTTP/1.1"
-    timeout = 10.0
-
-    def do_GET(self) -> None:
-        """Send the page."""
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(PAGE)))
-        self.end_headers()
-        self.wfile.write(PAGE)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Keep quiet: the dashboard owns the terminal."""
-
-
-def serve_http(options: argparse.Namespace) -> None:
-    """Serve the page on all addresses until SIGTERM."""
-    # Before any thread starts, so that none of them is left to take the signal.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    with _Server(("::", options.port), _Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        report({"ready": True})
-        signal.sigwait({signal.SIGTERM})
-        server.shutdown()
-    report({})
-
-
-class _HttpClient:
-    """Sends requests at a steady rate, whether or not earlier ones were answered."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._options = options
-        self._latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
-        self._ok = 0
-        self._failed = 0
-
-    async def run(self) -> None:
-        """Send until all are sent or SIGTERM comes, then report.
-
-        Requests that are under way when the signal comes do not count.
-        """
-        loop = asyncio.get_running_loop()
-        stopping = asyncio.Event()
-        loop.add_signal_handler(signal.SIGTERM, stopping.set)
-        report({"ready": True})
-        under_way: set[asyncio.Task[None]] = set()
-        due_s = loop.time()
-        for number in itertools.count():
-            if number == self._options.count:
-                await asyncio.gather(*under_way)
-                break
-            task = asyncio.create_task(self._request())
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-            due_s = max(due_s + 1 / self._options.rate, loop.time())
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), due_s - loop.time())
-                break
-        for task in under_way:
-            task.cancel()
-        report(self._result())
-
-    async def _request(self) -> None:
-        started_s = time.perf_counter()
-        try:
-            async with asyncio.timeout(self._options.timeout):
-                good = await self._get()
-        except OSError:
-            good = False
-        if good:
-            self._ok += 1
-            self._latencies_s.append(time.perf_counter() - started_s)
-        else:
-            self._failed += 1
-
-    async def _get(self) -> bool:
-        """Fetch the page over a connection of its own; return whether it came whole."""
-        host, port = self._options.server, self._options.port
-        reader, writer = await asyncio.open_connection(host, port)
-        try:
-            name = f"[{host}]" if ":" in host else host
-            head = f"GET / HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n"
-            writer.write(head.encode())
-            answer = await reader.read(-1)
-        finally:
-            writer.close()
-        return answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(PAGE)
-
-    def _result(self) -> dict[str, object]:
-        ordered = sorted(self._latencies_s)
-        return {
-            "requests": self._ok + self._failed,
-            "failed": self._failed,
-            "p50_ms": _percentile_ms(ordered, 50),
-            "p99_ms": _percentile_ms(ordered, 99),
-        }
-
-
-def _percentile_ms(ordered_s: list[float], percent: int) -> float | None:
-    """Return the nearest-rank percentile of sorted seconds, in milliseconds."""
-    if not ordered_s:
-        return None
-    rank = -(-len(ordered_s) * percent // 100)
-    return round(ordered_s[rank - 1] * 1000, 3)
-
-
-def request_http(options: argparse.Namespace) -> None:
-    """Request the page steadily until SIGTERM; report requests, failures and latencies."""
-    asyncio.run(_HttpClient(options).run())
 
 
 def send_udp(options: argparse.Namespace) -> None:
@@ -287,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     role = roles.add_parser("http-server")
     role.set_defaults(act=serve_http)
     role.add_argument("--port", type=int, required=True)
+    role.add_argument("--name", default="", help="what it calls itself in its answers")
+    role.add_argument("--fail-after", type=float, default=0.0, help="seconds; 0: never")
+    role.add_argument("--fail-for", type=float, default=0.0, help="how long it then fails")
+    role.add_argument("--fail-every", type=float, default=0.0, help="and from when to when again")
 
     role = roles.add_parser("http-client")
     role.set_defaults(act=request_http)
@@ -295,6 +140,16 @@ def _parser() -> argparse.ArgumentParser:
     role.add_argument("--rate", type=float, required=True, help="requests a second")
     role.add_argument("--timeout", type=float, required=True, help="seconds for one request")
     role.add_argument("--count", type=int, required=True, help="requests in all; -1: no end")
+
+    role = roles.add_parser("http-load")
+    role.set_defaults(act=load_http)
+    role.add_argument("--server", required=True, help="address of the server")
+    role.add_argument("--port", type=int, required=True)
+    role.add_argument("--parallel", type=int, required=True, help="connections at one time")
+    role.add_argument("--count", type=int, required=True, help="connections in all; -1: no end")
+    role.add_argument("--requests", type=int, required=True, help="requests of a connection")
+    role.add_argument("--pause", type=float, required=True, help="seconds between them")
+    role.add_argument("--timeout", type=float, required=True, help="seconds for one request")
 
     role = roles.add_parser("udp-client")
     role.set_defaults(act=send_udp)

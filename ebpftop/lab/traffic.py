@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ebpftop.errors import EbpftopError
-from ebpftop.lab.network import Host
+from ebpftop.lab.hosts import Host
 
 HTTP_PORT = 80
 """Where the lab's web server listens."""
@@ -35,7 +36,7 @@ class Job:
 
     Args:
         host: Where it runs.
-        role: What it does: `http-server`, `http-client`, `udp-client`, `flood`.
+        role: What it does: one of its roles.
         options: The role's options.
     """
 
@@ -91,6 +92,11 @@ class Job:
         self.tell_to_stop()
         return self.wait(_STOP_TIMEOUT_S)
 
+    def kill(self) -> None:
+        """Kill it, as the kernel does for want of memory; it has no result."""
+        self._child.kill()
+        self._child.wait()
+
     def tell_to_stop(self) -> None:
         """Tell it to end, without waiting for it; only the first call does."""
         if not self._told:
@@ -103,9 +109,28 @@ class Job:
         return EbpftopError(f"the {self._role} failed", words[-1] if words else "")
 
 
-def serve_http(host: Host) -> Job:
-    """Start a web server on `host`, on IPv4 and IPv6, port `HTTP_PORT`."""
-    return Job(host, "http-server", port=HTTP_PORT)
+@dataclass(frozen=True, slots=True)
+class Outages:
+    """When a server takes no connections."""
+
+    after_s: float
+    """From its start to the first."""
+    for_s: float
+    """How long each lasts."""
+    every_s: float
+    """From one to the next."""
+
+
+def serve_http(host: Host, outages: Outages | None = None) -> Job:
+    """Start a web server on `host`, on IPv4 and IPv6, port `HTTP_PORT`, which says its name."""
+    options = {}
+    if outages:
+        options = {
+            "fail_after": outages.after_s,
+            "fail_for": outages.for_s,
+            "fail_every": outages.every_s,
+        }
+    return Job(host, "http-server", port=HTTP_PORT, name=host.name, **options)
 
 
 def request_http(
@@ -131,6 +156,47 @@ def request_http(
         rate=rate,
         timeout=timeout_s,
         count=count,
+    )
+
+
+def load_http(
+    host: Host,
+    server: str,
+    *,
+    parallel: int,
+    count: int = -1,
+    requests: int = 1,
+    pause_s: float = 0.0,
+    timeout_s: float = 20.0,
+    port: int = HTTP_PORT,
+) -> Job:
+    """Start a web client on `host` that keeps many connections open at a time.
+
+    Args:
+        host: Where it runs.
+        server: Address of the server, IPv4 or IPv6.
+        parallel: Connections at one time.
+        count: Connections in all; -1 is no end.
+        requests: Requests over each.
+        pause_s: Time between two of them.
+        timeout_s: After which a request, or a connection that does not come about, has failed.
+        port: Of the server.
+
+    Returns:
+        A job whose result has `connections`, `requests`, `failed`, `failures` (objects with
+        `port` of the client, `server`, `at_s` on CLOCK_MONOTONIC, `error`), `servers` (the
+        number of connections by who answered) and `most_open`.
+    """
+    return Job(
+        host,
+        "http-load",
+        server=server,
+        port=port,
+        parallel=parallel,
+        count=count,
+        requests=requests,
+        pause=pause_s,
+        timeout=timeout_s,
     )
 
 

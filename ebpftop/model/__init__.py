@@ -16,13 +16,16 @@ from ebpftop.model.balancing import (
     BACKEND_STATES,
     BALANCING_MODES,
     CONNECTION_STATES,
+    GONE,
     NO_BACKEND_CHOICES,
     Backend,
     Backends,
     Connections,
+    Flow,
     HealthCheck,
     Vip,
     Vips,
+    wished_shares,
 )
 from ebpftop.model.columns import F64, U64, Clock, Column
 from ebpftop.model.inspection import (
@@ -68,6 +71,7 @@ __all__ = [
     "CONNECTION_STATES",
     "DIRECTIONS",
     "F64",
+    "GONE",
     "NO_BACKEND_CHOICES",
     "SERVICE_PROTOCOLS",
     "SHAPINGS",
@@ -87,6 +91,7 @@ __all__ = [
     "Count",
     "Event",
     "Fixture",
+    "Flow",
     "HealthCheck",
     "Inspection",
     "Interface",
@@ -108,4 +113,5 @@ __all__ = [
     "Vip",
     "Vips",
     "default_burst",
+    "wished_shares",
 ]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-FACETS = ("block", "allow", "limits", "class", "member", "count-sent", "classes")
+FACETS = ("block", "allow", "limits", "class", "member", "count-sent", "classes", "vip", "backends")
 """The parts of the state that acts change; what has none of these cannot be undone."""
 
 DONE, UNKNOWN_RESULT = "done", "unknown"

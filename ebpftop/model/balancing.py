@@ -27,6 +27,9 @@ CONNECTION_STATES = (
 )  # fmt: skip
 """States of a flow, in the order of the kernel's."""
 
+GONE = "gone"
+"""Stands for a backend that was taken away while it had flows."""
+
 NO_BACKEND_CHOICES = ("drop", "all")
 """What becomes of new flows where no backend lives: dropped, or given to all as if all lived."""
 
@@ -201,7 +204,41 @@ class Backends:
         }
 
 
+def wished_shares(
+    algorithm: str, backends: Sequence[Backend], healthy: Sequence[bool | None] = ()
+) -> list[float]:
+    """Return which part of new flows each backend of a VIP is to get.
+
+    Args:
+        algorithm: A word of `ALGORITHMS`; `rr` and `least` know no weights but 0.
+        backends: As their operator wants them.
+        healthy: What the checks say of each; empty where none is to be left out.
+    """
+    weighted = algorithm in ("wrr", "maglev")
+    claims = [
+        (backend.weight if weighted else min(1, backend.weight)) if backend.state == "up" else 0
+        for backend in backends
+    ]
+    if healthy:
+        claims = [0 if good is False else c for c, good in zip(claims, healthy, strict=True)]
+    total = sum(claims)
+    return [claim / total if total else 0.0 for claim in claims]
+
+
 _HEALTH_WORDS = {True: "true", False: "false", None: "unknown"}
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What a flow is known by."""
+
+    client: Service
+    """The client's end."""
+    vip: Service
+    """Whom it talks to."""
+
+    def __str__(self) -> str:
+        return f"{self.client.endpoint} to {self.vip}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,8 +267,8 @@ class Connections:
     """When its latest packet was seen, to within a second or so."""
     vips: tuple[Service, ...]
     """What `vip` points into."""
-    backends: tuple[Service, ...]
-    """What `backend` points into."""
+    backends: tuple[Service | None, ...]
+    """What `backend` points into; None is one that was taken away."""
 
     def __len__(self) -> int:
         return len(self.high)
@@ -239,6 +276,21 @@ class Connections:
     def client(self, row: int) -> Prefix:
         """Return the address of the client in `row`."""
         return Prefix(int(self.high[row]), int(self.low[row]))
+
+    def flow(self, row: int) -> Flow:
+        """Return what the flow in `row` is known by."""
+        vip = self.vips[self.vip[row]]
+        return Flow(Service(self.client(row), int(self.port[row]), vip.protocol), vip)
+
+    def row_of(self, flow: Flow) -> int | None:
+        """Return the row of a flow, None where there is none."""
+        client = flow.client
+        hits = np.flatnonzero(
+            (self.low == client.address.low)
+            & (self.high == client.address.high)
+            & (self.port == client.port)
+        )
+        return next((int(row) for row in hits if self.vips[self.vip[row]] == flow.vip), None)
 
     @classmethod
     def empty(cls) -> Connections:
@@ -252,7 +304,7 @@ class Connections:
             np.maximum(0.0, clock.monotonic_ns - at_ns.astype(np.float64)) / 1e9
             for at_ns in (self.first_ns, self.last_ns)
         )
-        backends = tuple(backend.endpoint for backend in self.backends)
+        backends = tuple(backend.endpoint if backend else GONE for backend in self.backends)
         return {
             "client": Column("address", self.high, self.low),
             "port": Column("number", self.port),

@@ -186,3 +186,5 @@ class Snapshot:
     """What operators did, oldest first; None where the audit log is closed to the reader."""
     inspection: Inspection | None = None
     """What a close look found; None where nobody asked for one."""
+    faults: Sequence[str] = ()
+    """Interfaces that the instance should be attached to and is not any more, and why."""

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from textual import on
-from textual.containers import Horizontal
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Input, Label
+from textual.widgets import Input
 
 from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError, UsageError
 from ebpftop.model import Prefix, Snapshot
-from ebpftop.screens.dialog import Dialog, target_facts
+from ebpftop.screens.dialog import Dialog, field_row, target_facts
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.revert_field import RevertField
 from ebpftop.screens.stopped import foresight_rows
@@ -63,21 +62,21 @@ class BlockDialog(Dialog):
         self._reason = Input(compact=True, id="reason", max_length=120)
         self._revert = RevertField()
         self._override = Input(compact=True, id="override")
-        self._override_row = _row(OVERRIDE, self._override)
+        self._override_row = field_row(OVERRIDE, self._override)
         self._override_row.add_class("override")
         self._override_row.display = False
 
     def fields(self) -> Sequence[Widget]:
         """Return the prefix, the duration, the reason, and the override where it is needed."""
         prefix = (
-            _row("address", self._address)
+            field_row("address", self._address)
             if self.target is None
-            else _row("prefix /", self._length, "shorter blocks its neighbours too")
+            else field_row("prefix /", self._length, "shorter blocks its neighbours too")
         )
         return (
             prefix,
-            _row("for", self._duration, "90s, 10m, 2h, forever"),
-            _row("reason", self._reason),
+            field_row("for", self._duration, "90s, 10m, 2h, forever"),
+            field_row("reason", self._reason),
             self._revert,
             self._override_row,
         )
@@ -190,10 +189,3 @@ class BlockDialog(Dialog):
 def _offset(prefix: Prefix) -> int:
     """Return how many of the 128 bits come before those that an operator counts."""
     return 96 if prefix.is_ipv4 else 0
-
-
-def _row(label: str, field: Input, hint: str = "") -> Horizontal:
-    words = [Label(label, classes="label", markup=False), field]
-    if hint:
-        words.append(Label(hint, classes="hint", markup=False))
-    return Horizontal(*words, classes="field")

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Sequence
 from ebpftop import format as fmt
 from ebpftop.actions import PINNED, Action, command
 from ebpftop.model import Snapshot
-from ebpftop.screens.pane import Pane
-from ebpftop.widgets.cells import GAP, Cell, Tone
+from ebpftop.screens.pane import Pane, Picture
+from ebpftop.widgets.bar import length_of
+from ebpftop.widgets.cells import Cell, Tone
 
-_CUT_TABS = (6, 4, 3, 2)
-"""Letters of a tab's label, where there is no room for all of it."""
+_LETTERS = (None, 6, 4, 3)
+"""How many letters of a tab's label are shown; the first with which all tabs fit."""
+_READABLE = 4
+"""How many there are where they never fit, and what stands beside them is cut."""
 
 
 def identity(
@@ -22,6 +25,7 @@ def identity(
     *,
     interval_s: float,
     badges: Iterable[Cell],
+    cost: str = "",
 ) -> tuple[Sequence[Cell], Sequence[Cell]]:
     """Return the header: what is watched and how, at the left; the time of the data, at the right.
 
@@ -30,6 +34,7 @@ def identity(
         snapshot: What is displayed; None before the first.
         interval_s: Seconds between snapshots.
         badges: What the app itself has to say.
+        cost: What the dashboard itself takes, and the program for each packet.
     """
     left = [Cell("ebpftop", "active"), Cell(title, "strong")]
     if snapshot is None:
@@ -45,8 +50,17 @@ def identity(
     # On a narrow terminal the end goes first, so what can be spared stands there.
     left.extend(badges)
     left.append(Cell(f"every {fmt.duration_text(interval_s)}", "muted"))
+    if cost:
+        left.append(Cell(cost, "muted"))
     left.append(Cell(f"up {fmt.duration(snapshot.uptime_s)}", "muted"))
     return left, [wall_time(snapshot)]
+
+
+def paused_at(picture: Picture | None) -> Sequence[Cell]:
+    """Return what is said beside the tabs while the display stands still."""
+    if picture is None:
+        return ()
+    return [Cell(f"PAUSED at {wall_time(picture.snapshot).text}", "badge")]
 
 
 def wall_time(snapshot: Snapshot) -> Cell:
@@ -54,28 +68,28 @@ def wall_time(snapshot: Snapshot) -> Cell:
     return Cell(time.strftime("%H:%M:%S", time.localtime(snapshot.clock.wall_s)))
 
 
-def tabs(switches: Sequence[Action], current: str, *, room: int | None = None) -> Sequence[Cell]:
+def tabs(switches: Iterable[Action], current: str, room: int) -> Sequence[Cell]:
     """Return a tab for each action that opens a pane.
 
     Args:
         switches: The actions.
         current: The pane in sight.
-        room: Cells they may take; the labels of the others are cut as far as it needs.
+        room: Cells of the line there are for them; where they take more, all but the current
+            one are cut short.
     """
-    cells: list[Cell] = []
-    for letters in (None, *_CUT_TABS):
-        cells = [_tab(action, current, letters) for action in switches]
-        width = sum(len(cell.key) + 1 + len(cell.text) for cell in cells) + GAP * (len(cells) - 1)
-        if room is None or width <= room:
-            break
-    return cells
 
+    def tab(action: Action, letters: int | None) -> Cell:
+        active = action.opens == current
+        tone: Tone = "active" if active else "plain"
+        label = action.label if active else action.label[:letters]
+        return Cell(label, tone, command(action), action.key_label)
 
-def _tab(action: Action, current: str, letters: int | None) -> Cell:
-    here = action.opens == current
-    tone: Tone = "active" if here else "plain"
-    label = action.label if here else action.label[:letters]
-    return Cell(label, tone, command(action), action.key_label)
+    actions = list(switches)
+    for letters in _LETTERS:
+        cells = [tab(action, letters) for action in actions]
+        if length_of(cells) <= room:
+            return cells
+    return [tab(action, _READABLE) for action in actions]
 
 
 def footer(offered: Sequence[Action]) -> tuple[Sequence[Cell], Sequence[Cell]]:

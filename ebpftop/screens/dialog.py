@@ -11,12 +11,12 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Input, Label, Static
 
 from ebpftop import format as fmt
 from ebpftop.control import Controls
@@ -51,11 +51,13 @@ class Dialog(ModalScreen[None]):
         """Asks the app to run an act off the event loop, and to say how it went."""
 
         dialog: Dialog | None
-        """Who asks, and is told of the outcome; None for a key that needs no dialog."""
+        """Who asks, and is told of the outcome; None for a pane or a key that needs no dialog."""
         act: Callable[[], object]
         """What to run; raises an `EbpftopError` where it cannot be done."""
         said: str
         """What to tell the operator once it is done."""
+        told: Callable[[EbpftopError | None], None] | None = None
+        """Called with what became of it, where a pane asks."""
 
     def __init__(self, title: str, does: str) -> None:
         super().__init__()
@@ -154,6 +156,14 @@ class ConfirmDialog(Dialog):
     def action_confirm(self) -> None:
         """Attempt the act."""
         self.attempt(self._act, self._title)
+
+
+def field_row(label: str, field: Input, hint: str = "") -> Horizontal:
+    """Return a line of a dialog: what a field is, the field, and how to write it."""
+    words = [Label(label, classes="label", markup=False), field]
+    if hint:
+        words.append(Label(hint, classes="hint", markup=False))
+    return Horizontal(*words, classes="field")
 
 
 def target_facts(snapshot: Snapshot, target: Prefix) -> list[list[Cell]]:

@@ -19,6 +19,18 @@ def number_of(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def rate_in(value: float | None, unit: str) -> str:
+    """Return a rate with its unit: `1.2k pps`, `3.4 Mbit/s`, `5.6 MB/s`.
+
+    Args:
+        value: In that unit a second.
+        unit: A word of `history.UNITS`.
+    """
+    if unit == "packets":
+        return f"{rate(value)} pps"
+    return fmt.bits_rate_unit(value) if unit == "bits" else f"{fmt.size(value)}/s"
+
+
 def rate(value: float | None) -> str:
     """Return packets a second in whole packets, in at most six characters."""
     return fmt.count(value if value is None or not math.isfinite(value) else round(value))

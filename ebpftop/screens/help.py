@@ -16,6 +16,7 @@ from textual.widgets import Static
 from ebpftop.actions import Action
 from ebpftop.format import printable
 from ebpftop.model import SourceState
+from ebpftop.screens.balancer_rows import STAGED, STATES
 from ebpftop.widgets.cells import Cell, Column, state_cell
 from ebpftop.widgets.ledger import Ledger
 from ebpftop.widgets.table import Table
@@ -25,6 +26,11 @@ _STATE_HELP = {
     SourceState.ALLOWED: "it is on the allow list: nothing holds for it",
     SourceState.LIMITED: "it is over a limit: what is over is dropped",
     SourceState.BLOCKED: "all its packets are dropped",
+}
+_BACKEND_HELP = {
+    "up": "it takes new flows",
+    "drain": "it keeps its flows and takes no new ones",
+    "down": "its flows are moved at their next packet",
 }
 _FILTER_HELP = (
     ("pps:>1k", "numbers by =, >, <, or a range 1m..5m"),
@@ -81,6 +87,12 @@ class HelpScreen(ModalScreen[None]):
             ],
         )
         yield "STATES", [[state_cell(s), Cell(text)] for s, text in _STATE_HELP.items()]
+        backends = [
+            [Cell(f"{STATES[word][0]} {word}", STATES[word][1]), Cell(text)]
+            for word, text in _BACKEND_HELP.items()
+        ]
+        backends.append([Cell(f"{STAGED}3", "badge"), Cell("staged: Enter writes, Esc drops it")])
+        yield "BACKENDS", backends
         yield "FILTERS", [[Cell(word, "key"), Cell(text)] for word, text in _FILTER_HELP]
 
 

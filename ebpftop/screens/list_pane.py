@@ -17,6 +17,7 @@ from ebpftop.filtering import Filter, FilterError, Kind
 from ebpftop.format import printable
 from ebpftop.ranking import order
 from ebpftop.screens.dialog import Dialog
+from ebpftop.screens.held_order import HeldOrder
 from ebpftop.screens.pane import Pane, Picture
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell, Column
@@ -33,6 +34,8 @@ class ListPane(Pane):
     """The field it is sorted by at first, largest first."""
     FILTER_FIELDS: ClassVar[Mapping[str, Kind]]
     """The fields it can be sorted and filtered by, and what they are."""
+    IDENTITY: ClassVar[tuple[str, ...]] = ("address",)
+    """The fields that tell rows apart."""
 
     def __init__(self, controls: Controls | None) -> None:
         super().__init__(controls)
@@ -42,6 +45,7 @@ class ListPane(Pane):
         self.sort = (self.SORT, True)
         self.filter: Filter | None = None
         self._filter_text = ""
+        self._held: HeldOrder | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the filter line, the table and the line about the selected row."""
@@ -72,6 +76,8 @@ class ListPane(Pane):
         rows = None if self.filter is None else np.flatnonzero(self.filter.mask(fields))
         key, descending = self.sort
         ordered = order(fields, key, descending=descending, rows=rows)
+        if self._held is not None:
+            ordered = self._held.apply(fields, ordered)
         empty = self.empty_text()
         if self.filter is not None:
             empty = f"No row matches {self._filter_text} (Esc shows all rows)"
@@ -85,6 +91,8 @@ class ListPane(Pane):
             "clear-filter": lambda: self._set_filter(""),
             "sort": self._sort_next,
             "invert": self._invert,
+            "hold-order": self._hold_order,
+            "copy": self._copy,
         }
 
     def can(self, action_id: str) -> bool:
@@ -104,6 +112,11 @@ class ListPane(Pane):
         return self._filter_text
 
     @property
+    def holds_order(self) -> bool:
+        """Whether the rows stay in the order that they had."""
+        return self._held is not None
+
+    @property
     def active_table(self) -> Table:
         """The table that acts are about."""
         return self.table
@@ -112,6 +125,12 @@ class ListPane(Pane):
     def target(self) -> Any:
         """What the selection is on, None where it is on nothing."""
         return self.active_table.selected
+
+    def look_for(self, expression: str, target: Any) -> None:
+        """Show what another pane sent the operator here for."""
+        self._set_filter(expression)
+        if target is not None:
+            self.table.select_key(target)
 
     def enter(self) -> None:
         """Take the focus, and start the selection on the row that is first at this moment."""
@@ -143,18 +162,36 @@ class ListPane(Pane):
         self.detail.show([Cell(f"▸ {target}", "strong"), *self.about(target), Cell(where, "muted")])
 
     def _sort_next(self) -> None:
-        keys = [column.key for column in self.COLUMNS if column.key]
-        self._sort_by(keys[(keys.index(self.sort[0]) + 1) % len(keys)])
+        keys = [key for key in self.table.keys_shown if key in self.FILTER_FIELDS]
+        at = keys.index(self.sort[0]) if self.sort[0] in keys else -1
+        self._sort_by(keys[(at + 1) % len(keys)])
 
     def _sort_by(self, key: str) -> None:
         """Sort by `key`, numbers from the largest and words from the first letter on."""
         descending = self.FILTER_FIELDS[key] == "number"
+        self._held = None
         self.sort = (key, descending)
         self._redraw()
 
     def _invert(self) -> None:
         key, descending = self.sort
+        self._held = None
         self.sort = (key, not descending)
+        self._redraw()
+
+    def _copy(self) -> None:
+        """Hand what is selected to the terminal's clipboard (OSC 52)."""
+        if self.target is not None:
+            self.app.copy_to_clipboard(str(self.target))
+            self.app.notify(f"copied {self.target}", markup=False)
+
+    def _hold_order(self) -> None:
+        """Hold the order of the moment, or let go of it."""
+        if self._held is not None:
+            self._held = None
+        elif self.picture is not None:
+            fields = self.fields(self.picture.snapshot)
+            self._held = HeldOrder(fields, self.IDENTITY, self.table.order)
         self._redraw()
 
     def _mistake(self, expression: str) -> tuple[str, int] | None:
@@ -188,7 +225,7 @@ class ListPane(Pane):
     def _heading_clicked(self, event: Table.SortRequested) -> None:
         if event.key == self.sort[0]:
             self._invert()
-        else:
+        elif event.key in self.FILTER_FIELDS:
             self._sort_by(event.key)
 
     @on(Table.Selected)

@@ -13,9 +13,9 @@ from textual.containers import Horizontal, Vertical
 from ebpftop import actions
 from ebpftop import format as fmt
 from ebpftop.control import Controls
-from ebpftop.model import VERDICTS, Event, MapInfo, Snapshot, Totals
+from ebpftop.model import VERDICTS, Event, Snapshot, Totals
 from ebpftop.ranking import order
-from ebpftop.screens.figures import limits_cells, rate, share_cell, source_summary
+from ebpftop.screens.figures import limits_cells, rate, rate_in, share_cell, source_summary
 from ebpftop.screens.history import GRAPHED, History
 from ebpftop.screens.pane import Pane, Picture
 from ebpftop.widgets.bar import Bar
@@ -37,7 +37,6 @@ _EVENT_TONES: dict[str, Tone] = {
     "unblock": "good",
 }
 _PROTOCOLS = ("tcp", "udp", "icmp", "icmpv6", "other")
-_FULL_SHARE = 0.8
 _TOP_ROWS = 15
 
 _TALKERS = (
@@ -87,26 +86,28 @@ class Tile(Vertical):
         yield self._now
         yield self._graph
 
-    def show(self, snapshot: Snapshot, history: History, top: float) -> None:
-        """Draw the rate; `top` is the value of a full graph."""
+    def show(self, snapshot: Snapshot, history: History, top: float, unit: str) -> None:
+        """Draw the rate in a word of `UNITS`; `top` is the value of a full graph."""
         name = self._graphed
         pps = snapshot.rates.pps.get(name) if snapshot.rates else None
         bps = snapshot.rates.bps.get(name) if snapshot.rates else None
-        peak = rate(history.peak_pps[name]) if len(history.times_s) else fmt.UNKNOWN
-        self._title.show([Cell(name.upper(), _TONES[name])], [Cell(f"peak {peak} pps", "muted")])
+        values, highest = history.graph(name, unit)
+        peak = rate_in(highest, unit) if len(history.times_s) else fmt.UNKNOWN
+        self._title.show([Cell(name.upper(), _TONES[name])], [Cell(f"peak {peak}", "muted")])
+        volume = rate_in(None if bps is None else bps / 8, "bytes") if unit == "bytes" else ""
         self._now.show(
             [Cell(f"{rate(pps)} pps", "strong")],
-            [Cell(fmt.bits_rate_unit(bps), "strong")],
+            [Cell(volume or fmt.bits_rate_unit(bps), "strong")],
         )
         now_s = snapshot.clock.monotonic_ns / 1e9
         span_s = history.span_s(now_s)
         self._graph.show(
             history.times_s,
-            history.pps[name],
+            values,
             now_s=now_s,
             span_s=span_s,
             top=top,
-            label=f"{rate(top)} · {fmt.duration_text(span_s)}" if top > 0 else "",
+            label=f"{rate_in(top, unit)} · {fmt.duration_text(span_s)}" if top > 0 else "",
         )
 
 
@@ -123,7 +124,6 @@ class OverviewPane(Pane):
     def __init__(self, controls: Controls | None) -> None:
         super().__init__(controls)
         self._tiles = [Tile(graphed) for graphed in GRAPHED]
-        self._warning = Bar(pinned="left", css_id="warning")
         self._talkers = Ledger(_TALKERS, css_id="top-talkers")
         self._verdicts = Ledger(_VERDICTS, css_id="verdicts")
         self._protocols = Ledger(_PROTOCOL, css_id="protocols")
@@ -134,7 +134,6 @@ class OverviewPane(Pane):
     def compose(self) -> ComposeResult:
         """Lay out the pane from top to bottom."""
         yield Horizontal(*self._tiles, id="tiles")
-        yield self._warning
         yield self._talkers
         yield Horizontal(self._verdicts, self._protocols, self._drops, id="tables")
         yield self._limits
@@ -144,12 +143,10 @@ class OverviewPane(Pane):
         """Draw all of it."""
         self.picture = picture
         snapshot, history = picture.snapshot, picture.history
-        top = max((float(np.max(s)) for s in history.pps.values() if len(s)), default=0.0)
+        drawn = (history.graph(name, picture.unit)[0] for name in GRAPHED)
+        top = max((float(np.max(values)) for values in drawn if len(values)), default=0.0)
         for tile in self._tiles:
-            tile.show(snapshot, history, top)
-        warnings = list(_warnings(picture))
-        self._warning.display = bool(warnings)
-        self._warning.show(warnings)
+            tile.show(snapshot, history, top, picture.unit)
         self._talkers.show(list(_top_talkers(snapshot, _TOP_ROWS)))
         self._verdicts.show(list(_verdict_rows(snapshot)))
         self._protocols.show(list(_protocol_rows(snapshot)))
@@ -168,26 +165,6 @@ class OverviewPane(Pane):
     def enter(self) -> None:
         """Take the focus."""
         self.focus()
-
-
-def _warnings(picture: Picture) -> Iterator[Cell]:
-    """Yield what must not be overlooked, worst first."""
-    snapshot = picture.snapshot
-    for name, holds in snapshot.invariants.items():
-        if not holds:
-            yield Cell(f"figures disagree: {name}", "alarm")
-    if snapshot.rates and snapshot.rates.untracked >= 1:
-        untracked = fmt.count(snapshot.rates.untracked)
-        yield Cell(f"{untracked} pps from more new sources than are tracked", "alarm")
-    for full in snapshot.maps:
-        if (share := _fill(full)) >= _FULL_SHARE:
-            yield Cell(f"map {full.name} {fmt.percent(share)} full", "badge")
-    if picture.missed_events:
-        yield Cell(f"{fmt.count(picture.missed_events)} events missed", "badge")
-
-
-def _fill(info: MapInfo) -> float:
-    return info.entries / info.max_entries if info.entries and info.max_entries else 0.0
 
 
 def _top_talkers(snapshot: Snapshot, count: int) -> Iterator[Sequence[Cell]]:

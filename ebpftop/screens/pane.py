@@ -4,37 +4,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from textual.containers import Vertical
 from textual.message import Message
 
 from ebpftop.control import Controls
-from ebpftop.model import Event, Snapshot
-from ebpftop.screens.class_history import ClassHistory
-from ebpftop.screens.history import History
-from ebpftop.screens.source_history import SourceHistory
+from ebpftop.screens.picture import Picture
+from ebpftop.sources.names import Names
 from ebpftop.widgets.cells import Cell
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """All that a pane draws from: the latest snapshot and what came before it."""
-
-    snapshot: Snapshot
-    """The state of the instance."""
-    history: History
-    """Rates of the last minutes."""
-    events: Sequence[Event]
-    """What happened lately, latest first."""
-    missed_events: int
-    """Events since the dashboard opened that were overwritten before they were read."""
-    classes: ClassHistory = field(default_factory=ClassHistory)
-    """What came of each traffic class in the last minute."""
-    sources: SourceHistory = field(default_factory=SourceHistory)
-    """What those who send most sent in the last minute."""
+__all__ = ["Pane", "Picture"]
 
 
 class Pane(Vertical):
@@ -47,10 +29,23 @@ class Pane(Vertical):
     class Changed(Message):
         """The operator changed its selection, order or filter: what is offered may differ now."""
 
+    @dataclass
+    class GoTo(Message):
+        """Asks the app to open another pane on something."""
+
+        name: str
+        """The pane."""
+        filter: str = ""
+        """What to filter its rows by; empty shows all."""
+        target: Any = None
+        """What to select; None leaves the selection where it is."""
+
     NAME: ClassVar[str]
     """Its name in the actions."""
     picture: Picture | None = None
     """What it drew last."""
+    names: Names | None = None
+    """Where names of addresses are looked up; None while nobody wants them."""
 
     def __init__(self, controls: Controls | None) -> None:
         super().__init__(id=self.NAME)
@@ -85,6 +80,26 @@ class Pane(Vertical):
     def filter_text(self) -> str:
         """The filter in force; empty where all rows are shown."""
         return ""
+
+    @property
+    def holds_order(self) -> bool:
+        """Whether its rows stay in the order that they had."""
+        return False
+
+    def badges(self) -> Iterator[Cell]:
+        """Yield what the header says of it besides."""
+        if self.holds_order:
+            yield Cell("ORDER HELD", "badge")
+        if self.filter_text:
+            yield Cell(f"FILTER {self.filter_text}", "badge")
+
+    def look_for(self, expression: str, target: Any) -> None:
+        """Show what another pane sent the operator here for.
+
+        Args:
+            expression: What to filter by; empty shows all rows.
+            target: What to select; None leaves the selection where it is.
+        """
 
     def enter(self) -> None:
         """Take the focus: the pane was chosen."""

@@ -86,8 +86,9 @@ class SourceHistory:
         if interval_s is None or interval_s < _SHORTEST_S:
             return self
         now_s = snapshot.clock.monotonic_ns / 1e9
-        # A recording can go back in time.
-        kept = [tick for tick in self.ticks if now_s - KEPT_S < tick.at_s < now_s]
+        if self.ticks and now_s <= self.ticks[-1].at_s:
+            return self
+        kept = [tick for tick in self.ticks if tick.at_s > now_s - KEPT_S]
         return SourceHistory((*kept, _tick(snapshot, now_s, interval_s)))
 
     def of(self, prefix: Prefix) -> Series:

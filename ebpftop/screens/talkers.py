@@ -18,11 +18,13 @@ from ebpftop.screens.effects import Effects
 from ebpftop.screens.figures import age, number_of, rate, share_cell, source_summary, standing
 from ebpftop.screens.list_pane import ListPane, field_kinds
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.source_screen import SourceScreen
 from ebpftop.screens.targets import covering
+from ebpftop.sources.names import Names
 from ebpftop.widgets.cells import Cell, Column, state_cell
 
 _SINCE_ACT = "since the act"
-_ON_TARGET = frozenset(("block", "unblock", "allow", "disallow", "assign"))
+_ON_TARGET = frozenset(("block", "unblock", "allow", "disallow", "assign", "look-at"))
 
 
 def _fields(sources: Sources, clock: Clock, sent: Sent | None = None) -> Mapping[str, model.Column]:
@@ -31,6 +33,7 @@ def _fields(sources: Sources, clock: Clock, sent: Sent | None = None) -> Mapping
     return {
         **sources.columns(clock),
         "dropped_pps": dropped_pps,
+        "byte_rate": model.Column("number", sources.bps / 8),
         "sent_bps": model.Column("number", sent_bps),
     }
 
@@ -41,11 +44,15 @@ class SourceRows:
     Args:
         snapshot: Where they are.
         effects: What came of the latest acts on them.
+        names: Where their names are looked up; None for nowhere.
     """
 
-    def __init__(self, snapshot: Snapshot, effects: Effects | None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, effects: Effects | None, names: Names | None = None
+    ) -> None:
         self._snapshot = snapshot
         self._effects = effects
+        self._names = names
         self._received = snapshot.rates.pps.get("received", 0.0) if snapshot.rates else 0.0
 
     def cells(self, row: int) -> Sequence[Cell]:
@@ -53,11 +60,14 @@ class SourceRows:
         sources, sent = self._snapshot.sources, self._snapshot.sent
         state = state_cell(int(sources.state[row]))
         dropped_pps = float(sources.dropped_pps[row])
+        address = sources.address(row)
         return (
-            Cell(str(sources.address(row)), "strong"),
+            Cell(str(address), "strong"),
+            Cell(self._names.of(address) if self._names else "", "info"),
             state,
             Cell(rate(sources.pps[row]), "strong"),
             Cell(fmt.bits_rate(sources.bps[row])),
+            Cell(fmt.size(float(sources.bps[row]) / 8)),
             Cell(fmt.count(int(sources.packets[row]))),
             Cell(fmt.size(int(sources.bytes[row]))),
             Cell(fmt.count(int(sources.dropped[row]))),
@@ -91,9 +101,11 @@ class TalkersPane(ListPane):
     NAME = actions.TALKERS
     COLUMNS = (
         Column("address", "address", 15, "left", grows=True),
+        Column("name", "name", 16, "left", rank=2, stretch=24),
         Column("state", "state", 9, "left", rank=2),
         Column("pps", "pps", 7, rank=1),
         Column("bps", "bps", 7, rank=3),
+        Column("byte_rate", "B/s", 8, rank=3),
         Column("packets", "packets", 9, rank=8),
         Column("bytes", "bytes", 8, rank=6),
         Column("dropped", "dropped", 9, rank=4),
@@ -113,8 +125,14 @@ class TalkersPane(ListPane):
     def show(self, picture: Picture) -> None:
         """Draw the sources, what is sent to them where that is counted, and what acts changed."""
         self._effects = Effects(picture.snapshot, picture.sources)
-        nothing_in = [] if self._effects else [_SINCE_ACT]
-        self.table.leave_out(*nothing_in, *(["sent_bps"] if picture.snapshot.sent is None else []))
+        unknown = {
+            _SINCE_ACT: not self._effects,
+            "sent_bps": picture.snapshot.sent is None,
+            "name": self.names is None,
+            "byte_rate": picture.unit != "bytes",
+            "bps": picture.unit == "bytes",
+        }
+        self.table.leave_out(*(key for key, absent in unknown.items() if absent))
         super().show(picture)
 
     def fields(self, snapshot: Snapshot) -> Mapping[str, model.Column]:
@@ -123,7 +141,7 @@ class TalkersPane(ListPane):
 
     def rows(self, snapshot: Snapshot) -> SourceRows:
         """Return where the table's text comes from."""
-        return SourceRows(snapshot, self._effects)
+        return SourceRows(snapshot, self._effects, self.names)
 
     def about(self, target: Prefix) -> Sequence[Cell]:
         """Say what the selected source sends, and what blocks or allows it."""
@@ -134,8 +152,9 @@ class TalkersPane(ListPane):
         if row is None:
             return [Cell("not tracked any more", "warn"), *held]
         state = state_cell(int(snapshot.sources.state[row]))
+        name = self.names.of(target) if self.names else ""
         sends = Cell(
-            f"{rate(snapshot.sources.pps[row])} pps  "
+            f"{name}  " * bool(name) + f"{rate(snapshot.sources.pps[row])} pps  "
             f"{fmt.bits_rate_unit(snapshot.sources.bps[row])}"
         )
         return [sends, *held] if held else [sends, state]
@@ -162,6 +181,7 @@ class TalkersPane(ListPane):
             "allow": lambda: self._open(allow_dialog),
             "disallow": lambda: self._open(disallow_dialog),
             "assign": self._assign,
+            "look-at": self._look_at,
         }
 
     def _block(self) -> None:
@@ -171,6 +191,15 @@ class TalkersPane(ListPane):
     def _assign(self) -> None:
         if self.controls is not None and self.picture is not None and self.target is not None:
             self.app.push_screen(AssignDialog(self.controls, self.picture, self.target))
+
+    def _look_at(self) -> None:
+        """Show all that is known of the selected source."""
+        if self.picture is not None and self.target is not None:
+            self.app.push_screen(SourceScreen(self.target, self.picture), self._looked)
+
+    def _looked(self, _: None) -> None:
+        """Let the app ask for no more than this pane needs again."""
+        self.post_message(self.Changed())
 
     def can(self, action_id: str) -> bool:
         """Whether one of its acts makes sense for the selected source."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ebpftop.bpf import layout
 from ebpftop.bpf.layout import EventKind, Rule
 from ebpftop.format import count, duration, printable
 from ebpftop.model import (
+    BACKEND_STATES,
     U64,
     VERDICTS,
     Allowed,
@@ -22,12 +23,13 @@ from ebpftop.model import (
     Event,
     Prefix,
     Rates,
+    Sources,
     Totals,
 )
 
 Records = NDArray[Any]
 
-ROWS_IN_CACHE = 4096
+ROWS_AT_ONCE = 4096
 """Rows of the sources' table that fit a processor's own cache."""
 
 LIMIT_WORDS = {"limit-pps": "packets", "limit-bps": "bits", "limit-syn": "connection requests"}
@@ -38,21 +40,57 @@ def native(values: NDArray[Any]) -> U64:
     return values.astype(np.uint64)
 
 
-def source_columns(rows: Records) -> dict[str, U64]:
-    """Return the fields of `SOURCE` records as contiguous columns, `blocked` of the limiter too.
+_PLAIN = ("policy", "last_ns", "would_drop_packets", "limited_ns", "first_ns")
+_COUNTED = layout.TRAFFIC.names or ()
 
-    Rows are taken a few thousand at a time: field by field over all of them, each would come
-    from memory again.
+
+def source_room(most: int) -> dict[str, U64]:
+    """Return room for the columns of `most` sources; memory that is not needed stays untouched."""
+    names = ("high", "low", *_PLAIN, *_COUNTED, "blocked")
+    return {name: np.empty(most, np.uint64) for name in names}
+
+
+def source_columns(
+    batches: Iterable[tuple[Records, Records]], room: Mapping[str, U64]
+) -> dict[str, U64]:
+    """Return keys and fields of `SOURCE` records as contiguous columns, `blocked` of the limiter.
+
+    What a row's own processor and the others counted is added up.
+
+    Args:
+        batches: Keys and rows, each batch read over the one before it: small ones are decoded
+            while they are in the processor's own cache.
+        room: From `source_room`; the columns are views of it.
     """
-    names = [name for name in layout.SOURCE.names or () if name != "limiter"]
-    columns = {name: np.empty(len(rows), np.uint64) for name in (*names, "blocked")}
-    for start in range(0, len(rows), ROWS_IN_CACHE):
-        at = slice(start, start + ROWS_IN_CACHE)
-        block = rows[at]
-        for name in names:
-            columns[name][at] = block[name]
-        columns["blocked"][at] = block["limiter"]["blocked"]
-    return columns
+    filled, most = 0, len(room["high"])
+    for keys, rows in batches:
+        # Rows that move while they are read may come twice.
+        rows = rows[: most - filled]
+        at = slice(filled, filled + len(rows))
+        for name in ("high", "low"):
+            room[name][at] = keys[name][: len(rows)]
+        for name in _PLAIN:
+            room[name][at] = rows[name]
+        for name in _COUNTED:
+            np.add(rows["counted"][name], rows["others"][name], out=room[name][at])
+        room["blocked"][at] = rows["limiter"]["blocked"]
+        filled += len(rows)
+    return {name: column[:filled] for name, column in room.items()}
+
+
+def keep(fields: dict[str, U64], before: Sources) -> None:
+    """Put columns that last in the place of views of a room: earlier ones that say the same."""
+    for name, column in (
+        ("high", before.high),
+        ("low", before.low),
+        ("first_ns", before.first_ns),
+        ("last_ns", before.last_ns),
+        ("dropped_packets", before.dropped),
+        ("dropped_bytes", before.dropped_bytes),
+        ("would_drop_packets", before.would_drop),
+    ):
+        same = np.array_equal(fields[name], column)
+        fields[name] = column if same else fields[name].copy()
 
 
 def text(raw: bytes) -> str:
@@ -217,5 +255,14 @@ _EVENT_WORDS: Mapping[int, tuple[str, Callable[[int, int, str], str]]] = {
     EventKind.FLOOD_END: ("flood-end", lambda ns, _b, _w: f"after {duration(ns / 1e9)}"),
     EventKind.TABLE_FULL: (
         "table-full", lambda _a, _b, words: words or "the oldest sources make room for new ones",
+    ),
+    EventKind.BACKEND_UP: ("backend-up", lambda port, _, vip: f"port {port} of {vip} is healthy"),
+    EventKind.BACKEND_DOWN: (
+        "backend-down", lambda port, _, vip: f"port {port} of {vip} fails its checks",
+    ),
+    EventKind.BACKEND_STATE: (
+        "backend-state",
+        lambda port, code, vip: f"port {port} of {vip} is set to "
+        f"{BACKEND_STATES[min(code, len(BACKEND_STATES) - 1)]}",
     ),
 }  # fmt: skip

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ebpftop.bpf import layout
 from ebpftop.errors import SourceLostError
+from ebpftop.format import printable
 from ebpftop.journal import Reader, default_path
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.clock import coarse_ns
@@ -31,8 +32,9 @@ from ebpftop.model import (
     Sources,
     Totals,
 )
-from ebpftop.ranking import RowKeys, match_rows, rates
+from ebpftop.ranking import match_rows, rates
 from ebpftop.sources import decoding
+from ebpftop.sources.balancing import CONNECTIONS, BalancingReader
 from ebpftop.sources.inspection import Inspector
 from ebpftop.sources.invariants import Invariants
 from ebpftop.sources.shaping import ShapingReader
@@ -58,10 +60,7 @@ class _Reading:
     kernel_ns: int
     """The same instant by the clock of the kernel's programs, up to a tick behind."""
     totals: Totals
-    keys: RowKeys
-    packets: NDArray[np.uint64]
-    bytes: NDArray[np.uint64]
-    dropped: NDArray[np.uint64]
+    sources: Sources
 
 
 class LiveSource:
@@ -78,6 +77,7 @@ class LiveSource:
         self._before: _Reading | None = None
         self._states = States()
         self._shaping = ShapingReader(instance)
+        self._balancing = BalancingReader(instance.maps)
         self._inspector = Inspector(instance)
         self.wants: frozenset[str] = frozenset()
         """What to read besides, as `Source.wants` says."""
@@ -105,12 +105,11 @@ class LiveSource:
             SourceLostError: The interface is gone, or the program was detached from it.
         """
         try:
-            interfaces = self._interfaces()
-            return self._read(interfaces)
+            return self._read(*self._interfaces())
         except OSError as error:
             raise describe_failure(error) from error
 
-    def _interfaces(self) -> list[Interface]:
+    def _interfaces(self) -> tuple[list[Interface], list[str]]:
         found, reasons = [], []
         pipeline = self._instance.meta.pipeline.id
         for attachment in self._instance.meta.attachments:
@@ -118,34 +117,35 @@ class LiveSource:
             if link is None:
                 reasons.append(f"{attachment.name} was deleted")
             elif link.xdp_program != pipeline:
-                reasons.append(f"ebpftop was detached from {link.name}")
+                other = f"; program {link.xdp_program} is there now" if link.xdp_program else ""
+                reasons.append(f"ebpftop was detached from {printable(link.name)}{other}")
             else:
                 native = link.xdp_native
                 found.append(Interface(link.name, "native" if native else "generic", link.up))
         if not found:
             raise SourceLostError("; ".join(reasons), "nothing of it is left attached")
-        return found
+        return found, reasons
 
-    def _read(self, interfaces: list[Interface]) -> Snapshot:
+    def _read(self, interfaces: list[Interface], faults: list[str]) -> Snapshot:
         config = self._maps["config"].read()[1].copy()
         totals = self._read_totals()
         clock = Clock(time.monotonic_ns(), time.time())
         kernel_ns = coarse_ns()
         rules, hits = self._read_rules(config)
         automatic = self._maps["auto_blocks"].read()
-        keys, rows = self._maps["ip_tracker"].read()
         before = self._before
         interval_s = (clock.monotonic_ns - before.taken_ns) / 1e9 if before else None
-        sources = self._sources(keys, rows, rules, automatic, config, clock, kernel_ns)
-        self._before = _Reading(
-            clock.monotonic_ns, kernel_ns, totals, (sources.high, sources.low, sources.first_ns),
-            sources.packets, sources.bytes, sources.dropped,
-        )  # fmt: skip
+        sources = self._sources(rules, automatic, config, clock, kernel_ns)
+        self._before = _Reading(clock.monotonic_ns, kernel_ns, totals, sources)
         invariants = self._invariants.check(totals, self._read_totals)
         blocks = decoding.blocks(rules, self._reasons, hits, automatic, kernel_ns)
         allowed = decoding.allowed(rules, hits)
-        self._count_fills(len(rows), len(automatic[0]), blocks, allowed)
+        self._count_fills(len(sources), len(automatic[0]), blocks, allowed)
         shaped = self._shaping.read(clock.monotonic_ns, interval_s, sources)
+        balanced = self._balancing.read(
+            clock.monotonic_ns, interval_s, want_connections=CONNECTIONS in self.wants
+        )
+        self._fills |= balanced.fills
         events, missed = self._new_events(clock)
         sequence, self._sequence = self._sequence, self._sequence + 1
         return Snapshot(
@@ -169,10 +169,14 @@ class LiveSource:
             missed_events=missed,
             programs=self._programs(),
             maps=self._map_infos(),
-            invariants={**invariants, **shaped.invariants},
+            invariants={**invariants, **shaped.invariants, **balanced.invariants},
             classes=shaped.classes,
             unclassified=shaped.unclassified,
             sent=shaped.sent,
+            faults=faults,
+            vips=balanced.vips,
+            backends=balanced.backends,
+            connections=balanced.connections,
             acts=self._acts(),
             inspection=self._inspector.look(self.wants, interval_s, self._netlink.link_at),
         )
@@ -202,29 +206,33 @@ class LiveSource:
 
     def _sources(
         self,
-        keys: NDArray[Any],
-        rows: NDArray[Any],
         rules: NDArray[Any],
         automatic: tuple[NDArray[Any], NDArray[Any]],
         config: NDArray[Any],
         clock: Clock,
         kernel_ns: int,
     ) -> Sources:
-        high, low = decoding.native(keys["high"]), decoding.native(keys["low"])
-        fields = decoding.source_columns(rows)
-        first_ns = fields["first_ns"]
-        dropped, dropped_bytes = fields["dropped_packets"], fields["dropped_bytes"]
-        packets, octets = fields["passed_packets"] + dropped, fields["passed_bytes"] + dropped_bytes
         before = self._before
-        unknown = np.full(len(rows), np.nan)
-        matched = np.full(len(rows), -1, np.intp)
-        pps = bps = dropped_pps = unknown
+        tracker = self._maps["ip_tracker"]
+        # Room of its own for each reading, given back after it, takes less memory in the end.
+        room = decoding.source_room(tracker.max_entries)
+        fields = decoding.source_columns(tracker.batches(decoding.ROWS_AT_ONCE), room)
+        del room
+        decoding.keep(fields, before.sources if before else Sources.empty())
+        high, low, first_ns = fields["high"], fields["low"], fields["first_ns"]
+        dropped, dropped_bytes = fields["dropped_packets"], fields["dropped_bytes"]
+        packets = fields["passed_packets"] + dropped
+        octets = fields["passed_bytes"] + dropped_bytes
+        matched = np.full(len(high), -1, np.intp)
+        pps = bps = dropped_pps = np.full(len(high), np.nan)
         if before is not None:
-            matched = match_rows(before.keys, (high, low, first_ns))
+            old = before.sources
+            matched = match_rows((old.high, old.low, old.first_ns), (high, low, first_ns))
             span = first_ns, before.kernel_ns - 1, (clock.monotonic_ns - before.taken_ns) / 1e9
-            pps = rates(packets, before.packets, matched, *span)
-            bps = rates(octets, before.bytes, matched, *span) * 8
-            dropped_pps = rates(dropped, before.dropped, matched, *span)
+            pps = rates(packets, old.packets, matched, *span)
+            bps = rates(octets, old.bytes, matched, *span)
+            bps *= 8
+            dropped_pps = rates(dropped, old.dropped, matched, *span)
         state = self._states.of(
             high, low, fields, matched, rules, automatic,
             int(config["generation"][0]), kernel_ns,

@@ -86,28 +86,29 @@ class Bar(Widget):
         left, right = list(self._left), list(self._right)
         kept, yielding = (right, left) if self._pinned == "right" else (left, right)
         self._cut(kept, width)
-        self._cut(yielding, width - self._length(kept) - (GAP if kept else 0))
+        self._cut(yielding, width - length_of(kept) - (GAP if kept else 0))
         yield from self._placed(left, 1)
-        yield from self._placed(right, 1 + width - self._length(right))
+        yield from self._placed(right, 1 + width - length_of(right))
 
     def _cut(self, cells: list[Cell], room: int) -> None:
         """Drop texts from the end of `cells`, and cut the last one, until they fit."""
-        while cells and (excess := self._length(cells) - room) > 0:
+        while cells and (excess := length_of(cells) - room) > 0:
             last = cells.pop()
             remains = cell_len(_text(last)) - excess
             if remains >= _LEAST and not last.key:
                 cells.append(last._replace(text=fit(last.text, remains)))
-
-    def _length(self, cells: Sequence[Cell]) -> int:
-        """Count the cells that `cells` take with the gaps between them."""
-        texts = sum(cell_len(_text(cell)) for cell in cells)
-        return texts + GAP * max(0, len(cells) - 1)
 
     def _placed(self, cells: Sequence[Cell], start: int) -> Iterator[tuple[int, str, Cell]]:
         for cell in cells:
             text = _text(cell)
             yield start, text, cell
             start += cell_len(text) + GAP
+
+
+def length_of(cells: Sequence[Cell]) -> int:
+    """Count the cells of a line that texts take with the gaps between them."""
+    texts = sum(cell_len(_text(cell)) for cell in cells)
+    return texts + GAP * max(0, len(cells) - 1)
 
 
 def _text(cell: Cell) -> str:

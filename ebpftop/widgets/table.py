@@ -189,6 +189,11 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             self._left_out = left_out
             self.refresh()
 
+    @property
+    def keys_shown(self) -> list[str]:
+        """The fields of the columns that are not left out, in their order."""
+        return [c.key for i, c in enumerate(self._columns) if i not in self._left_out and c.key]
+
     def select(self, position: int) -> None:
         """Put the selection on the row at `position`, or on the nearest there is."""
         if self._rows is None or not len(self._order):
@@ -205,6 +210,17 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         elif position >= top + page:
             self.scroll_to(y=position - page + 1, animate=False)
         self.post_message(self.Selected(self))
+
+    def select_key(self, key: Any) -> None:
+        """Put the selection on what `key` is about, whether or not there is a row for it now."""
+        if self._cursor is not None:
+            self._forget(self._cursor)
+        self._selected = key
+        self._seat_cursor()
+        if self._cursor is not None:
+            self.select(self._cursor)
+        else:
+            self.post_message(self.Selected(self))
 
     def action_move(self, rows: int) -> None:
         """Move the selection by `rows`; without one, select the first row in sight."""

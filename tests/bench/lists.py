@@ -4,47 +4,49 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ebpftop import lab as labs
 from ebpftop import lists, report
-from ebpftop.config import AuditPolicy, Policy
-from ebpftop.control import policy as policies
 from ebpftop.control.everything import InstanceControl
 from ebpftop.kernel.instance import Instance
 from ebpftop.model import Snapshot
 from ebpftop.sources.live import LiveSource
+from tests.bench.figures import Row
+from tests.bench.instances import attached
+from tests.bench.registry import Effort, measurement
 
 COUNT = 100_000
 
 
-def run() -> list[dict[str, object]]:
-    """Measure each step; returns a row for each."""
-    with TemporaryDirectory() as folder, labs.Lab(clients=0) as lab, labs.joined(lab.server):
-        policy = Policy(audit=AuditPolicy(path=f"{folder}/acts.jsonl"))
-        instance = policies.attach(["eth0"], policy, mode="auto", path=None, pinned=False)
-        try:
-            return _measured(instance, Path(folder))
-        finally:
-            instance.remove()
+@measurement(
+    "lists",
+    "A block list of 100,000 addresses",
+    place=45,
+    note="Seconds for each step of a list's life, once: each is an act as a verb has it, which"
+    " is in the audit log with every address before it is done.",
+)
+def imported(effort: Effort) -> Sequence[Row]:
+    """Measure each step."""
+    with TemporaryDirectory() as folder, attached(clients=0) as (_, instance):
+        return _measured(instance, Path(folder))
 
 
-def _measured(instance: Instance, folder: Path) -> list[dict[str, object]]:
+def _measured(instance: Instance, folder: Path) -> list[Row]:
     plain, whole = folder / "list", folder / "list.json"
     addresses = (f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(COUNT))
     plain.write_text("".join(f"{address}\n" for address in addresses))
     control = InstanceControl(instance)
     requests = lists.read_list(plain)
-    rows = [
-        ("read a plain list", _seconds(lambda: lists.read_list(plain))),
-        ("put it in force", _seconds(lambda: control.block_all(requests))),
-        ("write it as JSON", _seconds(lambda: _exported(_snapshot(instance), whole))),
-        ("read the JSON list", _seconds(lambda: lists.read_list(whole))),
-        ("undo it", _seconds(control.undo)),
+    steps: list[tuple[str, Callable[[], object]]] = [
+        ("read a plain list", lambda: lists.read_list(plain)),
+        ("put it in force", lambda: control.block_all(requests)),
+        ("write it as JSON", lambda: _exported(_snapshot(instance), whole)),
+        ("read the JSON list", lambda: lists.read_list(whole)),
+        ("undo it", control.undo),
     ]
-    return [{"step": step, "addresses": COUNT, "seconds": round(took, 2)} for step, took in rows]
+    return [Row(step, "s", [_seconds(work)]) for step, work in steps]
 
 
 def _snapshot(instance: Instance) -> Snapshot:

@@ -179,7 +179,8 @@ class Site:
         for name in {name.partition(".")[0] for name in self.left()}:
             with bpffs.locked(name):
                 shutil.rmtree(bpffs.BPFFS / name, ignore_errors=True)
-                (bpffs.RUN / f"{name}.control").unlink(missing_ok=True)
+                for duty in bpffs.DUTIES:
+                    (bpffs.RUN / f"{name}.{duty}").unlink(missing_ok=True)
 
 
 @contextmanager

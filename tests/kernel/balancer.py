@@ -103,6 +103,7 @@ class Balancer:
         self.vips.append(made)
         slot = np.zeros(1, layout.VIP_SLOT)
         slot["service"], slot["id"] = end.record(), made.id
+        slot["flags"] = layout.VIP_DSR if dsr else 0
         self.maps["vip_slots"].put(made.slot, slot)
         self._list(end.address, 1)
         for at, backend in enumerate(backends):
@@ -206,6 +207,12 @@ class Balancer:
         stored = self.maps["stats"].get(0)
         assert stored is not None
         return words(stored.reshape(-1)["handed"].sum(axis=0), layout.HANDED)
+
+    def answered(self) -> dict[str, int]:
+        """Packets that were answered with an ICMP error, by reason."""
+        stored = self.maps["stats"].get(0)
+        assert stored is not None
+        return words(stored.reshape(-1)["answered"].sum(axis=0), layout.ANSWERED)
 
     def connections(self) -> list[tuple[str, int, str, int]]:
         """Every entry as (client, port, state, slot of the word)."""

@@ -61,11 +61,14 @@ def _tcx_refusal() -> str | None:
     return os.strerror(error) if error else None
 
 
+_VLAN = "ip link add v type veth && ip link add link v name v.4 type vlan id 4"
+
 FEATURES: dict[str, Callable[[], str | None]] = {
     "bridge": cache(lambda: _refusal("ip", "link", "add", "br0", "type", "bridge")),
     "fq": cache(lambda: _refusal("tc", "qdisc", "add", "dev", "lo", "root", "fq")),
     "htb": cache(lambda: _refusal("tc", "qdisc", "add", "dev", "lo", "root", "htb")),
     "tcx": cache(_tcx_refusal),
+    "vlan": cache(lambda: _refusal("sh", "-c", _VLAN)),
     "veth": cache(lambda: _refusal("ip", "link", "add", "probe", "type", "veth")),
 }
 """Everything that a kernel may lack and a test may need: each probe returns what the kernel

@@ -217,7 +217,8 @@ class Model:
         if limiter.over_since_ns is None:
             limiter.over_since_ns = self.now_ns
             return
-        is_grace = self.now_ns - limiter.over_since_ns < self.config.get("grace_ns", 0)
+        grace_ns = self.config.get("grace_ns", 0)
+        is_grace = grace_ns and self.now_ns - limiter.over_since_ns <= grace_ns
         if is_grace or not duration or Flag.DRY_RUN in self.flags:
             return
         limiter.over_since_ns = None

@@ -17,6 +17,7 @@ from ebpftop.bpf import layout
 from ebpftop.bpf.layout import EventKind
 from ebpftop.kernel.maps import Map
 from ebpftop.model import VERDICTS, Prefix
+from ebpftop.sources.decoding import source_columns, source_room
 
 ROW_FIELDS = (
     "passed_packets", "passed_bytes", "dropped_packets", "dropped_bytes", "would_drop_packets",
@@ -37,6 +38,13 @@ def as_number(text: str) -> int:
 def words(counters: Iterable[int], names: Iterable[str]) -> dict[str, int]:
     """Name counters, and leave out zeros."""
     return {name: int(count) for name, count in zip(names, counters, strict=True) if count}
+
+
+def columns_of(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the fields of `SOURCE` records as columns, counters of all processors added up."""
+    keys = np.zeros(len(rows), layout.ADDRESS)
+    columns = source_columns([(keys, rows)], source_room(len(rows)))
+    return {name: column for name, column in columns.items() if name not in ("high", "low")}
 
 
 class Observed:
@@ -74,7 +82,8 @@ class Observed:
 
     def rows(self) -> dict[int, Record]:
         """The rows of all sources, by address."""
-        return _table(self.maps["ip_tracker"].read(), ROW_FIELDS)
+        keys, rows = self.maps["ip_tracker"].read()
+        return _table(keys, columns_of(rows), ROW_FIELDS)
 
     def row(self, text: str) -> Record:
         """The row of one source."""
@@ -82,7 +91,7 @@ class Observed:
 
     def auto_blocks(self) -> dict[int, Record]:
         """The automatic blocks, by the first address of each."""
-        found = _table(self.maps["auto_blocks"].read(), layout.AUTO_BLOCK.names or ())
+        found = _table(*self.maps["auto_blocks"].read(), layout.AUTO_BLOCK.names or ())
         for block in found.values():
             block["reason"] = layout.REASONS[block["reason"]]
         return found
@@ -118,10 +127,12 @@ class Observed:
         ]  # fmt: skip
 
 
-def _table(read: tuple[NDArray[Any], NDArray[Any]], fields: Iterable[str]) -> dict[int, Record]:
+def _table(
+    keys: NDArray[Any], values: NDArray[Any] | dict[str, NDArray[Any]], fields: Iterable[str]
+) -> dict[int, Record]:
     names = list(fields)
-    columns = [read[1][name].tolist() for name in names]
-    addresses = [int.from_bytes(key.tobytes(), "big") for key in read[0]]
+    columns = [values[name].tolist() for name in names]
+    addresses = [int.from_bytes(key.tobytes(), "big") for key in keys]
     return {
         address: dict(zip(names, values, strict=True))
         for address, *values in zip(addresses, *columns, strict=True)

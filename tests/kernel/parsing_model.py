@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 VLAN_TYPES = {0x8100, 0x88A8, 0x9100}
-FRAGMENT, AUTHENTICATION, NO_NEXT_HEADER = 44, 51, 59
-EXTENSION_TYPES = {0, 43, FRAGMENT, AUTHENTICATION, 60, 135}
+HOP_BY_HOP, FRAGMENT, AUTHENTICATION = 0, 44, 51
+EXTENSION_TYPES = {HOP_BY_HOP, 43, FRAGMENT, AUTHENTICATION, 60, 135}
 IPV4_PROTOCOLS = {6: "tcp", 17: "udp", 1: "icmp"}
 IPV6_PROTOCOLS = {6: "tcp", 17: "udp", 58: "icmpv6"}
 L4_BYTES = {"tcp": 20, "udp": 8, "icmp": 8, "icmpv6": 4}
@@ -90,7 +90,7 @@ def _read_ipv6(reading: Reading, packet: bytes) -> None:
     reading.version = 6
     reading.source = int.from_bytes(packet[8:24], "big")
     length, next_header, body = _number(packet, 4), packet[6], packet[40:]
-    if length or next_header == NO_NEXT_HEADER:  # else a jumbogram, which fills the frame
+    if length or next_header != HOP_BY_HOP:  # else a jumbogram, which fills the frame
         if len(body) < length:
             raise UnparsedError("ip-truncated")
         body = body[:length]

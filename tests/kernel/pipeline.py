@@ -80,15 +80,18 @@ class Pipeline(Observed):
         os.close(self.explain_program)
 
     def reset(self) -> None:
-        """Empty every map and begin again at START_NS, with nothing but counting on."""
+        """Empty every map and begin again at START_NS, with nothing but counting on.
+
+        Rings stay: they are half a million slots, and where no VIP names one it is not read.
+        """
         for name, opened in self.maps.items():
             if opened.type in ("array", "percpu_array"):
-                if name != "meta":
+                if name not in ("meta", "rings"):
                     indexes = np.arange(opened.max_entries, dtype=layout.U32)
                     opened.put_all(indexes, np.zeros(opened.max_entries, opened.value))
             else:
                 opened.delete_all(opened.read()[0].copy())
-        self._free_slots = list(range(CAPACITY["RULES"]))[::-1]
+        self._free_slots = list(range(self.maps["rules"].max_entries))[::-1]
         self._config = np.zeros(1, layout.CONFIG)
         self.configure(new_sources=1 << 20, flood_pps=1 << 40)
         if self.clock:
@@ -208,15 +211,19 @@ def _key(name: str, text: str) -> tuple[Any, ...]:
 
 
 @contextmanager
-def loaded(*, test_clock: bool = True) -> Iterator[Pipeline]:
+def loaded(*, test_clock: bool = True, **capacity: int) -> Iterator[Pipeline]:
     """Load an instance into a folder of this process's own, and take it away again.
 
     The lock keeps other processes from sweeping it as stale: nothing is attached to it.
+
+    Args:
+        test_clock: With a clock that is set by hand.
+        capacity: Other numbers than those of `CAPACITY`.
     """
     bpffs.mount(lasting=False)
     name = f"test-{os.getpid()}-{next(_numbers)}"
     folder = bpffs.BPFFS / name
-    defines = {f"CAPACITY_{kind}": count for kind, count in CAPACITY.items()}
+    defines = {f"CAPACITY_{kind}": count for kind, count in (CAPACITY | capacity).items()}
     with bpffs.locked(name):
         folder.mkdir()
         try:

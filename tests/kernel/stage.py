@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from ebpftop import cli
-from ebpftop.bpf import layout
 from ebpftop.bpf.layout import Flag, Rule
 from ebpftop.config import Policy
 from ebpftop.control import policy as policies
@@ -31,6 +30,7 @@ from ebpftop.kernel.instance import PIPELINE, Instance
 from ebpftop.lab import Lab, joined
 from ebpftop.model import Limits, Prefix, Snapshot
 from ebpftop.sources.live import LiveSource
+from tests.kernel.observing import columns_of
 from tests.kernel.packets import Segment, frame
 
 PROGRAM = str(Path(sys.executable).with_name("ebpftop"))
@@ -111,8 +111,7 @@ class Stage:
         found = self.instance.maps["ip_tracker"].get((prefix.high, prefix.low))
         if found is None:
             return None
-        names = [name for name in layout.SOURCE.names or () if name != "limiter"]
-        return {name: int(found[0][name]) for name in names}
+        return {name: int(column[0]) for name, column in columns_of(found).items()}
 
     def row(self, address: str) -> dict[str, int]:
         """Return the kernel's row of a source, which must have one."""

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import pty
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +23,23 @@ from ebpftop.control import everything
 from ebpftop.control.everything import InstanceControl
 from ebpftop.errors import KernelRefusedError
 from ebpftop.journal.log import PATH_VARIABLE
-from ebpftop.model import BlockRequest, ClassKey, Limits, Prefix
+from ebpftop.model import (
+    Backend,
+    BlockRequest,
+    ClassKey,
+    HealthCheck,
+    Limits,
+    Prefix,
+    Service,
+    Vip,
+)
 from tests.kernel.stage import IFACE, PROGRAM, Done, Stage, ebpftop, staged, until
 
 pytestmark = pytest.mark.kernel
 
 ONE, TWO, NET = "10.4.0.1", "10.4.0.2", "10.5.0.0/16"
+VIP = "198.51.100.10:80/tcp"
+WEB1, WEB2, WEB3 = "10.0.0.11:8080", "10.0.0.12:8080", "10.0.0.13:8080"
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +52,8 @@ def attached() -> Iterator[Stage]:
 def stage(attached: Stage, audit_log: Path) -> Stage:
     control = InstanceControl(attached.instance)
     control.shaping.apply([])
+    for service in control.balancing.state():
+        control.balancing.delete_vip(Service.parse(service))
     attached.clear()
     # The log is rotated by moving it away: the next act begins a new one.
     audit_log.unlink()
@@ -189,6 +203,10 @@ def test_attach_and_detach_are_acts(tmp_path: Path, audit_log: Path) -> None:
     assert len({line["instance"] for line in lines(path)[1:]}) == 1
 
 
+def end(text: str) -> Service:
+    return Service.parse(text, "tcp")
+
+
 ACTS: dict[str, Callable[[InstanceControl], Any]] = {
     "block": lambda c: c.block(Prefix.parse(ONE), for_s=60),
     "unblock": lambda c: c.unblock(Prefix.parse(ONE)),
@@ -202,6 +220,14 @@ ACTS: dict[str, Callable[[InstanceControl], Any]] = {
     "assign": lambda c: c.shaping.assign(Prefix.parse(ONE), "video"),
     "unassign": lambda c: c.shaping.unassign(Prefix.parse(ONE)),
     "delete_class": lambda c: c.shaping.delete_class(ClassKey("video")),
+    "add_vip": lambda c: c.balancing.add_vip(Vip(Service.parse(VIP))),
+    "set_vip": lambda c: c.balancing.set_vip(Service.parse(VIP), {"check": HealthCheck("http")}),
+    "add_backend": lambda c: c.balancing.add_backend(Service.parse(VIP), Backend(end(WEB1))),
+    "set_backends": lambda c: c.balancing.set_backends(
+        Service.parse(VIP), {end(WEB1): {"weight": 5}}
+    ),
+    "delete_backend": lambda c: c.balancing.delete_backend(Service.parse(VIP), end(WEB1)),
+    "delete_vip": lambda c: c.balancing.delete_vip(Service.parse(VIP)),
     "confirm": lambda c: c.confirm(),
 }
 """How each act of the controls is called, each after those before it."""
@@ -220,9 +246,7 @@ def test_no_act_of_the_controls_forgets_its_line(stage: Stage) -> None:
         if not name.startswith("_")
     }
     control = everything.InstanceControl(stage.instance)
-    parts = [control, control.shaping, getattr(control, "balancing", None)]
-    made = {name for name in offered if any(hasattr(part, name) for part in parts)}
-    assert made - NO_ACTS == set(ACTS)
+    assert offered - NO_ACTS == set(ACTS)
     for name, act in ACTS.items():
         before = len(acts())
         if name == "confirm":
@@ -447,3 +471,137 @@ def test_the_log_says_who_even_where_the_act_fails_in_the_kernel(
     with pytest.raises(KernelRefusedError):
         control.block(Prefix.parse(ONE), for_s=None)
     assert acts()[-1]["result"].startswith("refused: [Errno 28]")
+
+
+def balanced() -> Any:
+    """Return all VIPs and backends as a script sees them, without what moves by itself."""
+    names = ("vip", "backend", "weight", "state", "algorithm", "mode", "share")
+    rows = ebpftop("backends", IFACE, "--json").json()
+    return [{name: row[name] for name in names} for row in rows]
+
+
+@pytest.fixture
+def vip(stage: Stage) -> str:
+    """Make a VIP with two backends, one of which has another weight than at first."""
+    control = InstanceControl(stage.instance).balancing
+    service = Service.parse(VIP)
+    control.add_vip(Vip(service, "maglev", no_backend="all", check=HealthCheck("http", fall=7)))
+    control.add_backend(service, Backend(end(WEB1), 2))
+    control.add_backend(service, Backend(end(WEB2)))
+    control.set_backends(service, {end(WEB1): {"weight": 6}})
+    return VIP
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["vip", "add", IFACE, "198.51.100.11:53/udp", "--algorithm", "rr"],
+        ["vip", "set", IFACE, VIP, "--algorithm", "wrr", "--no-backend", "drop"],
+        ["vip", "set", IFACE, VIP, "--check", "off"],
+        ["vip", "set", IFACE, VIP, "--mode", "nat", "--check-path", "/up", "--check-rise", "9"],
+        ["vip", "del", IFACE, VIP],
+        ["backend", "add", IFACE, VIP, WEB3, "--weight", "3"],
+        ["backend", "set", IFACE, VIP, WEB1, "--weight", "1"],
+        ["backend", "set", IFACE, VIP, WEB1, "--state", "drain"],
+        ["backend", "del", IFACE, VIP, WEB1],
+    ],
+    ids=lambda words: " ".join(words[:2] + words[4:]),
+)
+def test_acts_on_the_balancer_are_written_with_both_values_and_undone(
+    stage: Stage, vip: str, words: list[str]
+) -> None:
+    control = InstanceControl(stage.instance).balancing
+    before, shown = control.state(), balanced()
+    done(*words)
+    after = control.state()
+    assert after != before
+    act = acts()[-1]
+    assert (act["what"], act["result"]) == (" ".join(words[:2]), "done")
+    assert act["old"] != act["new"]
+    assert act["target"].startswith(words[3])
+    done("undo", IFACE)
+    assert control.state() == before
+    assert balanced() == shown
+    done("undo", IFACE, acts()[-1]["id"])
+    assert control.state() == after
+
+
+def test_the_acts_on_backends_say_what_they_changed(stage: Stage, vip: str) -> None:
+    done("backend", "set", IFACE, VIP, WEB1, "--weight", "1")
+    act = acts()[-1]
+    assert (act["old"][WEB1]["weight"], act["new"][WEB1]["weight"]) == (6, 1)
+    assert act["target"] == f"{VIP} {WEB1}"
+    done("vip", "set", IFACE, VIP, "--check-fall", "3")
+    told = done("acts", IFACE).out
+    assert "weight 6, up → weight 1, up" in told
+    assert re.search("check http[^→]* fall 7[^→]* → http[^→]* fall 3", told)
+
+
+def test_backends_that_were_changed_at_once_are_undone_at_once(stage: Stage, vip: str) -> None:
+    control = InstanceControl(stage.instance).balancing
+    before = control.state()
+    control.set_backends(
+        Service.parse(VIP), {end(WEB1): {"state": "down"}, end(WEB2): {"weight": 9}}
+    )
+    assert acts()[-1]["target"] == f"{VIP} 2 backends"
+    done("undo", IFACE)
+    assert control.state() == before
+
+
+def test_a_vip_that_has_backends_since_is_not_undone_without_force(stage: Stage) -> None:
+    done("vip", "add", IFACE, VIP)
+    name = acts()[-1]["id"]
+    done("backend", "add", IFACE, VIP, WEB1)
+    refused = ebpftop("undo", IFACE, name)
+    assert refused.status == 4
+    assert "has got backends since" in refused.err
+    assert len(balanced()) == 1
+    done("undo", IFACE, name, "--force")
+    assert InstanceControl(stage.instance).balancing.state() == {}
+
+
+def test_a_backend_that_was_changed_since_is_not_undone_without_force(
+    stage: Stage, vip: str
+) -> None:
+    done("backend", "set", IFACE, VIP, WEB1, "--weight", "1")
+    name = acts()[-1]["id"]
+    done("backend", "set", IFACE, VIP, WEB2, "--weight", "8")
+    done("backend", "set", IFACE, VIP, WEB1, "--weight", "2")
+    refused = ebpftop("undo", IFACE, name)
+    assert refused.status == 4
+    assert "has been changed since" in refused.err
+    done("undo", IFACE, name, "--force")
+    assert [row["weight"] for row in balanced()] == [6, 8]
+
+
+def test_what_checks_find_and_what_a_sweep_ends_are_no_acts(stage: Stage, vip: str) -> None:
+    before = len(acts())
+    control = InstanceControl(stage.instance)
+    control.balancing.set_health(Service.parse(VIP), end(WEB1), False)
+    control.sweep()
+    control.protect()
+    assert len(acts()) == before
+
+
+def test_a_reload_is_one_act_which_says_what_it_changed(tmp_path: Path, audit_log: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[limits]\npps = 500\n")
+    done("attach", "lo", "--config", str(policy), "--mode", "generic")
+    try:
+        policy.write_text(
+            '[limits]\npps = 700\n[[vip]]\naddress = "198.51.100.10:80/tcp"\n'
+            '[[class]]\nname = "video"\nrate = "8mbit"\naction = "police"\n'
+        )
+        done("reload", "lo")
+        told = [line for line in lines(audit_log) if line["what"] == "reload"]
+        assert [line["result"] for line in told] == [None, "done"]
+        old, new = told[-1]["old"], told[-1]["new"]
+        assert (old["limits"]["pps"], new["limits"]["pps"]) == (500, 700)
+        assert (old["vips"], list(new["vips"])) == ({}, [VIP])
+        assert (old["classes"], list(new["classes"])) == ({}, ["video"])
+        assert told[-1]["target"] == str(policy)
+        refused = ebpftop("undo", "lo", told[-1]["id"])
+        assert refused.status == 2
+        assert "reload cannot be undone" in refused.err
+    finally:
+        done("detach", "lo")

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from ebpftop.bpf.layout import Flag
 from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel.instance import find
 from ebpftop.kernel.netlink.links import netlink
 from ebpftop.lab import Lab, joined
 from tests.kernel import foreign
@@ -49,6 +52,19 @@ def test_generic_mode_can_be_asked_for(site: Site) -> None:
     assert modes(site, "eth0") == {"eth0": "generic"}
     with joined(site.host), netlink() as socket:
         assert not socket.link("eth0").xdp_native
+
+
+@pytest.mark.parametrize(
+    ("interfaces", "merged"), [(["eth0"], False), (["lo"], True), (["eth0", "lo"], True)]
+)
+def test_the_program_knows_where_packets_may_come_merged(
+    site: Site, interfaces: list[str], merged: bool
+) -> None:
+    site.done("attach", *interfaces)
+
+    with joined(site.host), closing(find(interfaces[0], read_only=True)) as instance:
+        flags = int(instance.maps["config"].read()[1]["flags"][0])
+    assert bool(flags & Flag.MERGED) == merged
 
 
 def test_native_mode_where_there_is_none_is_refused_for_all_interfaces(site: Site) -> None:

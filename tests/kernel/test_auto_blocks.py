@@ -70,6 +70,20 @@ def test_a_source_that_stays_over_a_limit_is_blocked_after_the_grace(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("grace_s", "blocked_after_s"), [(1, 1 + 1e-9), (0, 0)])
+def test_a_source_may_be_over_its_limit_for_the_grace_exactly(
+    pipeline: Pipeline, grace_s: float, blocked_after_s: float
+) -> None:
+    pipeline.limit(pps=10, burst_s=0.1, grace_s=grace_s, block_for_s=60)
+    assert pipeline.passed(frame(HOST), 2) == 1
+    for elapsed_s in (1, 1 + 1e-9) if grace_s else (0,):
+        pipeline.now_ns = START_NS + round(elapsed_s * SECOND_NS)
+        # What it saved meanwhile is spent, so that the next packet is over the limit again.
+        while pipeline.passes(frame(HOST)):
+            pass
+        assert bool(pipeline.auto_blocks()) == (elapsed_s >= blocked_after_s)
+
+
 def test_a_block_stops_everything_and_counts_it(pipeline: Pipeline) -> None:
     pipeline.limit(pps=10, grace_s=1, block_for_s=60)
     flood_until_blocked(pipeline, frame(HOST))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -165,21 +166,6 @@ def test_ipv6_fragments_are_known_by_address(balancer: Balancer) -> None:
 # The way out
 
 
-def test_the_last_hop_is_for_the_stack_with_the_rewritten_packet(balancer: Balancer) -> None:
-    vip = opened(balancer)
-    sent = Shape(CLIENT, VIP, "S", hop_limit=1)
-    there = replace(sent, destination=vip.backends[1])
-    assert balancer.run(sent.to_bytes()) == (PASS, there.to_bytes())
-    assert balancer.handed() == {"hop-limit": 1}
-
-
-def test_a_reply_on_its_last_hop_is_for_the_stack_as_it_is(balancer: Balancer) -> None:
-    opened(balancer)
-    balancer.run(Shape(CLIENT, VIP, "S").to_bytes())
-    answer = Shape(BACKENDS[0], CLIENT, "SA", hop_limit=1).to_bytes()
-    assert balancer.run(answer) == (PASS, answer)
-
-
 def test_a_hop_on_another_interface_is_a_redirect(balancer: Balancer, routed: int) -> None:
     vip = opened(balancer)
     balancer.write_backend(vip, 1, ifindex=routed)
@@ -248,16 +234,6 @@ def test_replies_take_the_route_once_there_is_one(balancer: Balancer, routed: in
     assert (action, after[:6].hex(":")) == (REDIRECT, NEIGHBOUR_MAC)
 
 
-def test_a_reply_too_large_for_its_way_is_for_the_stack(balancer: Balancer, routed: int) -> None:
-    opened(balancer)
-    leave_by(balancer, routed)
-    balancer.run(Shape(CLIENT, VIP, "S").to_bytes())
-    large = Shape(BACKENDS[0], CLIENT, "A", b"x" * 1361).to_bytes()
-    assert balancer.run(large) == (PASS, large)
-    assert balancer.handed() == {"too-big": 1}
-    assert balancer.run(Shape(BACKENDS[0], CLIENT, "A", b"x" * 1360).to_bytes())[0] == REDIRECT
-
-
 # Lost flows
 
 
@@ -295,10 +271,20 @@ def test_in_a_flood_replies_need_no_flow(balancer: Balancer, routed: int) -> Non
 # Explaining
 
 
-def contents(balancer: Balancer) -> dict[str, bytes]:
+@contextmanager
+def nothing_written(balancer: Balancer, *, rings: bool = False) -> Iterator[None]:
+    """No map changes meanwhile; the rings, which take long to read, are looked at on demand."""
+    before = contents(balancer, rings=rings)
+    yield
+    assert contents(balancer, rings=rings) == before
+
+
+def contents(balancer: Balancer, *, rings: bool) -> dict[str, bytes]:
     """Everything in every map, in the order of its keys."""
     held = {}
     for name, opened_map in balancer.maps.items():
+        if name == "rings" and not rings:
+            continue
         keys, values = opened_map.read()
         if opened_map.type.endswith("array"):
             held[name] = values.tobytes()
@@ -316,24 +302,21 @@ def test_explain_says_what_happens_next_and_changes_nothing(
     balancer.pipeline.limit(Flag.VIPS, Flag.DROP_NEW, pps=1000, block_for_s=60)
     for port in range(1, 20):
         sent = Shape(replace(CLIENT, port=port), VIP, "S").to_bytes()
-        before = contents(balancer)
-        action, placement, reason, backend = balancer.explain(sent)
-        assert contents(balancer) == before
+        with nothing_written(balancer, rings=port == 1):
+            action, placement, reason, backend = balancer.explain(sent)
         assert (action, reason) == (TX, "")
         assert placement == {RR: 2, LEAST: 3, MAGLEV: 4}[algorithm]
         assert balancer.placed(sent) == BACKENDS[backend - 1].address
-        before = contents(balancer)
-        assert balancer.explain(sent) == (TX, 1, "", backend)
-        assert contents(balancer) == before
+        with nothing_written(balancer):
+            assert balancer.explain(sent) == (TX, 1, "", backend)
 
 
 def test_explain_names_the_reason_of_a_drop(balancer: Balancer) -> None:
     vip = balancer.vip(VIP, BACKENDS)
     balancer.pipeline.block("192.0.2.66")
     blocked = Shape(End("192.0.2.66", 1), VIP, "S").to_bytes()
-    before = contents(balancer)
-    assert balancer.explain(blocked)[::2] == (DROP, "blocked")
-    assert contents(balancer) == before
+    with nothing_written(balancer):
+        assert balancer.explain(blocked)[::2] == (DROP, "blocked")
     balancer.ring(vip, [])
     assert balancer.explain(Shape(CLIENT, VIP, "S").to_bytes()) == (DROP, 2, "no-backend", 0)
     assert balancer.explain(Shape(CLIENT, replace(VIP, port=81), "S").to_bytes()) == (
@@ -360,11 +343,10 @@ def test_explain_meets_every_path_and_writes_nothing(balancer: Balancer, routed:
         *FRAGMENTS, Shape(CLIENT, VIP, options=True), Shape(replace(CLIENT, protocol=UDP), udp.end),
         Shape(CLIENT6, VIP6),
     ]  # fmt: skip
-    for shape in shapes:
-        before = contents(balancer)
-        told = [balancer.explain(shape.to_bytes()) for _ in range(3)]
+    for number, shape in enumerate(shapes):
+        with nothing_written(balancer, rings=number == 0):
+            told = [balancer.explain(shape.to_bytes()) for _ in range(3)]
         assert told[0] == told[1] == told[2]
-        assert contents(balancer) == before
 
 
 def test_an_ipv6_packet_to_a_mapped_address_is_for_no_vip(balancer: Balancer) -> None:

@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import pytest
 
+from ebpftop.bpf.layout import Flag
 from tests.kernel.balancer import (
     DROP,
     LEAST,
     MAGLEV,
+    RR,
     TX,
     WRR,
     Balancer,
@@ -345,13 +347,90 @@ def test_two_vips_with_the_same_backend_are_kept_apart(balancer: Balancer) -> No
     second = balancer.vip(other, BACKENDS[:1])
     Talk(balancer, first, 1000).open()
     Talk(balancer, second, 1001).open()
-    # The backend could not tell this flow from the first one.
+    # The backend could not tell this flow from the first one, and there is no other.
     frame = Shape(End("192.0.2.1", 1000), other, "S").to_bytes()
+    assert balancer.explain(frame)[::2] == (DROP, "flow-collision")
     assert balancer.run(frame)[0] == DROP
     assert balancer.pipeline.totals()["drops"] == {"flow-collision": 1}
     # WHEN the first one ends THEN it can begin
     Talk(balancer, first, 1000).send("R")
     Talk(balancer, second, 1000).open()
+
+
+@pytest.mark.parametrize("algorithm", [RR, WRR, LEAST, MAGLEV])
+def test_a_flow_that_a_backend_could_not_tell_apart_goes_to_another(
+    balancer: Balancer, algorithm: int
+) -> None:
+    vips = [
+        balancer.vip(replace(VIP, address=f"198.51.100.{10 + n}"), BACKENDS, algorithm=algorithm)
+        for n in range(len(BACKENDS) + 1)
+    ]
+    for port in range(1000, 1040):
+        # One client's port talks to as many VIPs as there are backends: each gets its own.
+        talks = [Talk(balancer, vip, port) for vip in vips]
+        places = [talk.open() for talk in talks[:-1]]
+        assert sorted(places) == [end.address for end in BACKENDS]
+        assert all(talk.answer() == TX for talk in talks[:-1])
+        # One VIP more finds none.
+        assert balancer.run(Shape(talks[-1].client, vips[-1].end, "S").to_bytes())[0] == DROP
+    assert balancer.pipeline.totals()["drops"] == {"flow-collision": 40}
+
+
+def test_a_flow_that_moves_avoids_a_backend_that_could_not_tell_it_apart(
+    balancer: Balancer,
+) -> None:
+    first = balancer.vip(VIP, BACKENDS)
+    second = balancer.vip(replace(VIP, address="198.51.100.20"), BACKENDS)
+    balancer.ring(first, [2])
+    assert Talk(balancer, first, 1000).open() == "10.0.0.2"
+    balancer.ring(second, [4])
+    talk = Talk(balancer, second, 1000)
+    assert talk.open() == "10.0.0.1"
+    balancer.ring(second, [5, 6])
+    balancer.write_backend(second, 4, serves=False)
+    assert talk.send() == "10.0.0.3"
+    assert talk.answer() == TX
+
+
+def test_least_keeps_many_backends_level_and_fills_idle_ones_first(balancer: Balancer) -> None:
+    """GIVEN more backends than are compared for one flow."""
+    many = [End(f"10.0.{number >> 7}.{number & 127}", 8080) for number in range(1, 101)]
+    vip = balancer.vip(VIP, many, algorithm=LEAST)
+    talks = [Talk(balancer, vip, 1000 + n) for n in range(1000)]
+    for talk in talks:
+        talk.send("S")
+    assert set(balancer.flows().values()) == {10}
+    # WHEN ten of them lose their flows THEN at least 32 of 100 new flows are theirs, in turn
+    idle = set(many[40:50])
+    for talk in talks:
+        if talk.backend in idle:
+            talk.send("R")
+    theirs = {end.address for end in idle}
+    placed = [Talk(balancer, vip, 3000 + n).send("S") for n in range(100)]
+    assert sum(address in theirs for address in placed) >= 32
+    counts = [balancer.flows().get(slot, 0) for slot, end in vip.backends.items() if end in idle]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_what_the_balancer_drops_counts_as_dropped_on_the_sources_row(balancer: Balancer) -> None:
+    vip = balancer.vip(VIP, BACKENDS)
+    frame = Shape(End("192.0.2.1", 1000), VIP, "S").to_bytes()
+    for dry_run in (False, True):
+        balancer.pipeline.configure([Flag.VIPS, *([Flag.DRY_RUN] if dry_run else [])])
+        balancer.ring(vip, [1])
+        balancer.run(frame)
+        balancer.ring(vip, [])
+        balancer.write_backend(vip, 1, serves=False)
+        assert [balancer.run(frame)[0] for _ in range(3)] == [DROP] * 3
+        balancer.write_backend(vip, 1)
+    row, totals = balancer.pipeline.row("192.0.2.1"), balancer.pipeline.totals()
+    assert (row["passed_packets"], row["dropped_packets"]) == (2, 6)
+    assert (row["passed_bytes"], row["dropped_bytes"]) == (2 * len(frame), 6 * len(frame))
+    assert row["would_drop_packets"] == 0
+    assert totals["received"] == (8, 8 * len(frame))
+    assert (totals["dropped"], totals["others"]) == ((6, 6 * len(frame)), 2)
+    assert totals["drops"] == {"no-backend": 6}
+    assert totals["would_drop"] == {}
 
 
 def test_ids_are_not_mistaken_when_a_slot_is_used_again(balancer: Balancer) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import random
 from dataclasses import replace
 
@@ -63,6 +64,27 @@ def tagged(balancer: Balancer, vip: Vip, tags: tuple[int, ...]) -> None:
     for slot in vip.backends:
         vlan = len(tags) << 12 | (tags[0] if tags else 0)
         balancer.write_backend(vip, slot, vlan=vlan)
+
+
+def test_frames_are_what_scapys_layers_build() -> None:
+    """The shapes of all tests, and payloads that bring the sum of UDP to 0."""
+    chance = random.Random(1)
+    for version, protocol, flags, number in itertools.product(
+        (4, 6), (TCP, UDP), ("S", "A", "PA", "FA", "RA"), range(12)
+    ):
+        v4 = version == 4
+        shape = Shape(
+            client(version, protocol, number + 1, chance.randrange(1, 1 << 16)),
+            VIPS[version, protocol], flags, chance.randbytes(chance.randrange(60)),
+            [(), (42,), (42, 7)][number % 3], chance.randrange(1, 256),
+            no_checksum=v4 and number % 4 == 0, fragment=(0, 0x2000, 7, 0x4000)[number % 4] * v4,
+            options=v4 and number % 5 == 0,
+        )  # fmt: skip
+        assert shape.to_bytes() == shape.by_layers()
+    empty = Shape(client(4, UDP), VIPS[4, UDP], payload=bytes(2))
+    zero = replace(empty, payload=empty.to_bytes()[40:42])
+    assert zero.to_bytes() == zero.by_layers()
+    assert zero.to_bytes()[40:42] == b"\xff\xff"
 
 
 @pytest.mark.parametrize("tags", [(), (42,), (42, 7)])

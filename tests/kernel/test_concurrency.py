@@ -107,9 +107,7 @@ def test_traffic_within_its_limits_loses_no_packet_to_contention(real: Pipeline)
 
     runs, _ = hammer(real, packet, 0.5)
 
-    contended = real.totals()["drops"].get("limit-contended", 0)
-    assert real.totals()["dropped"][0] == contended
-    assert contended < runs / 100
+    assert real.totals()["dropped"] == (0, 0)
     check_sums(real, runs, len(packet))
 
 

@@ -23,8 +23,13 @@ from tests.kernel.terminal import Terminal
 
 pytestmark = pytest.mark.kernel
 
-SECONDS = 6
-ROLES = ("wire", "server", "client1", "client2", "client3", "attacker")
+SECONDS = 8
+START_S = 60.0
+"""How long a loaded machine may take to build it."""
+PROCESSES = 12
+"""Servers, clients, the flood, the download and the load."""
+BACKENDS = ("backend1", "backend2", "backend3")
+ROLES = ("wire", "server", "client1", "client2", "client3", "attacker", *BACKENDS)
 
 
 @dataclass
@@ -50,12 +55,12 @@ class Demo:
     def meet(self) -> None:
         """Wait until it is attached and its traffic runs, and note what it consists of."""
         paths = self.namespaces()
-        until(lambda: all(path.exists() for path in paths))
+        until(lambda: all(path.exists() for path in paths), START_S)
         inodes = {path.stat().st_ino for path in paths}
         server = paths[ROLES.index("server")].stat().st_ino
-        (folder,) = until(lambda: list(bpffs.BPFFS.glob(f"{server}-*")))
+        (folder,) = until(lambda: list(bpffs.BPFFS.glob(f"{server}-*")), START_S)
         lock = bpffs.RUN / f"{folder.name}.lock"
-        until(lambda: len(processes_in(inodes)) >= 6)
+        until(lambda: len(processes_in(inodes)) >= PROCESSES, START_S)
         self.members = {p: since for p in processes_in(inodes) if (since := started(p))}
         self.files = {path: path.stat().st_ino for path in (*paths, folder, lock)}
 
@@ -113,7 +118,9 @@ def answer() -> dict[str, Any]:
 
 
 def test_its_report_has_every_list(answer: dict[str, Any]) -> None:
-    assert answer.keys() >= {"status", "top", "blocks", "allowed", "events"}
+    assert answer.keys() >= {
+        "status", "top", "blocks", "allowed", "events", "classes", "backends", "connections",
+    }  # fmt: skip
     assert answer["status"]["attached"]
     assert answer["status"]["uptime_s"] >= SECONDS
     assert answer["status"]["invariants"] == dict.fromkeys(answer["status"]["invariants"], True)
@@ -159,6 +166,26 @@ def test_its_download_was_shaped(answer: dict[str, Any]) -> None:
     assert answer["download"]["bytes"] < row["rate_bps"] / 8 * (SECONDS + 1)
     (sender,) = (t for t in answer["top"] if t["address"] == answer["download"]["address"])
     assert sender["sent_bytes"] > answer["download"]["bytes"]
+
+
+def test_its_vip_has_three_servers_and_one_of_them_fails_and_returns(
+    answer: dict[str, Any],
+) -> None:
+    balanced = answer["balanced"]
+    rows = {row["backend"]: row for row in answer["backends"]}
+    assert list(rows) == ["192.0.2.71:80", "192.0.2.72:80", "192.0.2.73:80"]
+    told = [(e["kind"], e["address"]) for e in answer["events"] if e["address"] == "192.0.2.72"]
+    assert told[:2] == [("backend-down", "192.0.2.72"), ("backend-up", "192.0.2.72")]
+    assert [row["healthy"] for row in rows.values()] == [True] * 3
+    assert [row["share"] for row in rows.values()] == pytest.approx([1 / 3] * 3)
+    # All of them served, and who failed served less.
+    served = balanced["servers"]
+    assert list(served) == list(BACKENDS)
+    assert 0 < served["backend2"] < 0.9 * min(served["backend1"], served["backend3"])
+    # What was lost was lost before the checks noticed.
+    assert 0 < balanced["failed"] < 0.1 * balanced["requests"]
+    clients = {row["client"].rpartition(":")[0] for row in answer["connections"]}
+    assert clients == {answer["clients"][0]["address"]}
 
 
 def test_its_report_is_readable_without_json(

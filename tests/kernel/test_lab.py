@@ -428,3 +428,23 @@ def test_the_demos_traffic_is_real(lab: Lab) -> None:
     assert traffic.stop() == report
     children = [child for host in lab.hosts for child in host.children]
     assert [child.poll() for child in children] == [0] * 7
+
+
+@pytest.mark.parametrize("wrong", [{"backends": -1}, {"backends": 101}, {"arms": 0}, {"arms": 3}])
+def test_a_lab_has_up_to_a_hundred_backends_on_one_arm_or_two(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="backends on 1 or 2 arms"):
+        Lab(**wrong)
+
+
+@with_lab
+@pytest.mark.parametrize("arms", [1, 2])
+def test_backends_are_on_a_network_of_their_own_whose_router_is_the_server(arms: int) -> None:
+    with Lab(clients=1, backends=2, arms=arms) as lab:
+        client, arm = lab.clients[0], "eth1" if arms == 2 else "eth0"
+        for backend in lab.backends:
+            for own, other in ((backend.ipv4, client.ipv4), (backend.ipv6, client.ipv6)):
+                there = lab.server.run(["ip", "route", "get", own]).stdout
+                back = backend.run(["ip", "route", "get", other]).stdout
+                assert f"dev {arm}" in there
+                assert "via" not in there
+                assert "via" in back

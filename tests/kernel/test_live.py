@@ -255,7 +255,7 @@ def fill(sources: Map, count: int) -> None:
     """Make `count` sources from 10.0.0.0 on, each with its number's packets."""
     keys, rows = np.zeros(count, layout.ADDRESS), np.zeros(count, layout.SOURCE)
     keys["low"] = Prefix.parse("10.0.0.0").low + np.arange(count)
-    rows["passed_packets"] = np.arange(count)
+    rows["counted"]["passed_packets"] = np.arange(count)
     rows["first_ns"] = rows["last_ns"] = time.monotonic_ns()
     sources.put_all(keys, rows)
 

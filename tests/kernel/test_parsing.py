@@ -17,7 +17,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.layers.ipsec import AH
 from scapy.layers.l2 import ARP, GRE, LLC, Dot1AD, Dot1Q, Dot3, Ether
-from scapy.packet import Raw, raw
+from scapy.packet import Packet, Raw, raw
 
 from ebpftop.bpf.layout import Flag
 from tests.kernel import packets
@@ -269,6 +269,16 @@ def test_padding_behind_the_packet_counts_as_bytes_and_nothing_else(
     assert pipeline.totals()["received"] == (1, len(frame))
     assert pipeline.row(source)["passed_bytes"] == len(frame)
     assert pipeline.totals()["unparsed"] == {}
+
+
+@pytest.mark.parametrize("segment", [SYN, UDP() / Raw(b"x" * 8)], ids=["tcp", "udp"])
+def test_without_a_jumbo_header_a_length_of_zero_is_zero(
+    pipeline: Pipeline, segment: Packet
+) -> None:
+    pipeline.run(raw(ip6(plen=0) / segment))
+
+    assert pipeline.totals()["unparsed"] == {"l4-truncated": 1}
+    assert pipeline.totals()["syn"] == 0
 
 
 def test_a_jumbograms_length_is_not_in_its_header(pipeline: Pipeline) -> None:

@@ -20,6 +20,7 @@ from ebpftop.config import (
 )
 from ebpftop.lab import flood, send_udp
 from ebpftop.model import Prefix
+from tests.kernel.observing import columns_of
 from tests.kernel.stage import Stage, staged, until
 
 pytestmark = pytest.mark.kernel
@@ -40,7 +41,7 @@ def fill(stage: Stage) -> None:
     table.put_all(keys, rows)
 
 
-def rows_of(stage: Stage, addresses: list[str]) -> np.ndarray:
+def rows_of(stage: Stage, addresses: list[str]) -> dict[str, np.ndarray]:
     """Return the rows of these sources; one that has none is all zeros."""
     keys, rows = stage.instance.maps["ip_tracker"].read()
     at = {int(low): number for number, low in enumerate(keys["low"].tolist())}
@@ -48,7 +49,7 @@ def rows_of(stage: Stage, addresses: list[str]) -> np.ndarray:
     for number, address in enumerate(addresses):
         if (row := at.get(Prefix.parse(address).low)) is not None:
             found[number] = rows[row]
-    return found
+    return columns_of(found)
 
 
 @pytest.mark.parametrize(

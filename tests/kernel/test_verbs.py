@@ -99,7 +99,7 @@ def put(stage: Stage, address: str, **fields: int) -> None:
     """Write the row of a source."""
     prefix, row = Prefix.parse(address), np.zeros(1, layout.SOURCE)
     for name, value in fields.items():
-        row[name] = value
+        (row["counted"] if name in (layout.TRAFFIC.names or ()) else row)[name] = value
     stage.instance.maps["ip_tracker"].put((prefix.high, prefix.low), row)
 
 

@@ -74,7 +74,7 @@ class Dashboard:
 
     @property
     def selected(self) -> Prefix | None:
-        """What is selected in the pane in sight."""
+        """What is selected in the pane in sight, which lists addresses."""
         target = self.list_pane.target
         assert target is None or isinstance(target, Prefix)
         return target

@@ -12,14 +12,18 @@ import numpy as np
 
 from ebpftop.errors import EbpftopError
 from ebpftop.model import (
+    CONNECTION_STATES,
     VERDICTS,
     Act,
     Allowed,
+    Backend,
+    Backends,
     BlockRequest,
     Blocks,
     Classes,
     ClassKey,
     Clock,
+    Connections,
     Count,
     Event,
     Interface,
@@ -27,11 +31,14 @@ from ebpftop.model import (
     MapInfo,
     Prefix,
     Rates,
+    Service,
     Snapshot,
     Sources,
     SourceState,
     Totals,
     TrafficClass,
+    Vip,
+    Vips,
 )
 
 START_NS = 500_000_000_000_000
@@ -207,6 +214,97 @@ def act(what: str = "block", target: str = "203.0.113.77", **changes: Any) -> Ac
     return replace(base, **changes)
 
 
+@dataclass(frozen=True)
+class Served:
+    """One backend as a test describes it."""
+
+    address: str
+    weight: int = 1
+    state: str = "up"
+    healthy: bool | None = True
+    share: float = 0.5
+    got: float = 0.5
+    flows: int = 10
+    first_weight: int = 1
+    bps: float = 1_000_000.0
+    reachable: bool = True
+
+
+def vips(entries: Sequence[Vip]) -> Vips:
+    """Build the columns of VIPs."""
+    ones, rates = np.ones(len(entries), np.uint64), np.ones(len(entries))
+    return Vips(
+        wanted=list(entries),
+        packets=ones * np.uint64(50_000),
+        bytes=ones * np.uint64(5_000_000),
+        reply_packets=ones * np.uint64(40_000),
+        reply_bytes=ones * np.uint64(50_000_000),
+        opened=ones * np.uint64(400),
+        dropped=np.zeros(len(entries), np.uint64),
+        handed=np.zeros(len(entries), np.uint64),
+        stranded=np.zeros(len(entries), np.uint64),
+        pps=rates * 900,
+        bps=rates * 8_000_000,
+        new_per_s=rates * 40,
+    )
+
+
+def backends(entries: Mapping[str, Sequence[Served]]) -> Backends:
+    """Build the columns of backends, by the VIPs that they are behind."""
+    rows = [(Service.parse(vip), each) for vip, served in entries.items() for each in served]
+
+    def column(name: str, dtype: Any) -> Any:
+        return np.array([getattr(each, name) for _, each in rows], dtype)
+
+    flows = column("flows", np.uint64)
+    return Backends(
+        vip=[vip for vip, _ in rows],
+        wanted=[
+            Backend(Service.parse(e.address, vip.protocol), e.weight, e.state) for vip, e in rows
+        ],
+        first_weight=column("first_weight", np.uint64),
+        healthy=[each.healthy for _, each in rows],
+        reachable=[each.reachable for _, each in rows],
+        share=column("share", np.float64),
+        measured_share=column("got", np.float64),
+        connections=flows,
+        opened=flows * np.uint64(7),
+        packets=flows * np.uint64(90),
+        bytes=flows * np.uint64(9000),
+        pps=flows.astype(np.float64) * 3,
+        bps=column("bps", np.float64),
+        new_per_s=flows.astype(np.float64) / 5,
+    )
+
+
+def connections(
+    entries: Sequence[tuple[str, str, str | None, str, int]], now_ns: int = START_NS
+) -> Connections:
+    """Build the columns of flows: client, VIP, backend, state and packets of each."""
+    services = list(dict.fromkeys(Service.parse(vip) for _, vip, *_ in entries))
+    ends = [Service.parse(client, "tcp") for client, *_ in entries]
+    behind = [
+        None if backend is None else Service.parse(backend, "tcp") for _, _, backend, *_ in entries
+    ]
+    known = list(dict.fromkeys(behind))
+    packets = np.array([packets for *_, packets in entries], np.uint64)
+    seconds = np.arange(len(entries), dtype=np.uint64) * np.uint64(10**9)
+    return Connections(
+        high=np.array([end.address.high for end in ends], np.uint64),
+        low=np.array([end.address.low for end in ends], np.uint64),
+        port=np.array([end.port for end in ends], np.uint64),
+        vip=np.array([services.index(Service.parse(vip)) for _, vip, *_ in entries], np.uint16),
+        backend=np.array([known.index(backend) for backend in behind], np.uint16),
+        state=np.array([CONNECTION_STATES.index(state) for *_, state, _ in entries], np.uint8),
+        packets=packets,
+        bytes=packets * np.uint64(700),
+        first_ns=np.uint64(now_ns - 90 * 10**9) + seconds,
+        last_ns=np.uint64(now_ns) - seconds,
+        vips=tuple(services),
+        backends=tuple(known),
+    )
+
+
 def snapshot(sequence: int = 0, **changes: Any) -> Snapshot:
     """Build a quiet snapshot, `sequence` seconds after the start, with `changes` made to it."""
     base = Snapshot(
@@ -361,6 +459,37 @@ class FakeShaping:
         self._controls._act("unassign", prefix)
 
 
+class FakeBalancing:
+    """The balancer's part of `FakeControls`."""
+
+    def __init__(self, controls: FakeControls) -> None:
+        self._controls = controls
+
+    def add_vip(self, wanted: Vip) -> None:
+        """Remember a VIP."""
+        self._controls._act("add_vip", wanted)
+
+    def set_vip(self, service: Service, changes: Mapping[str, Any]) -> None:
+        """Remember a change of a VIP."""
+        self._controls._act("set_vip", service, dict(changes))
+
+    def delete_vip(self, service: Service) -> None:
+        """Remember the end of a VIP."""
+        self._controls._act("delete_vip", service)
+
+    def add_backend(self, vip: Service, wanted: Backend) -> None:
+        """Remember a backend."""
+        self._controls._act("add_backend", vip, wanted)
+
+    def set_backends(self, vip: Service, changes: Mapping[Service, Mapping[str, Any]]) -> None:
+        """Remember a change of backends."""
+        self._controls._act("set_backends", vip, {s: dict(c) for s, c in changes.items()})
+
+    def delete_backend(self, vip: Service, backend: Service) -> None:
+        """Remember the end of a backend."""
+        self._controls._act("delete_backend", vip, backend)
+
+
 class FakeControls:
     """Remembers what it was asked to do, in words and values."""
 
@@ -368,6 +497,11 @@ class FakeControls:
     def shaping(self) -> FakeShaping:
         """The acts on traffic classes."""
         return FakeShaping(self)
+
+    @property
+    def balancing(self) -> FakeBalancing:
+        """The acts on VIPs and their backends."""
+        return FakeBalancing(self)
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []

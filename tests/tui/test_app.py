@@ -12,6 +12,7 @@ from ebpftop.actions import ACTIONS, PINNED
 from ebpftop.app import DashboardApp
 from ebpftop.errors import SourceLostError
 from ebpftop.model import Interface, Limits
+from ebpftop.screens import messages
 from tests.tui.driving import dashboard, steers_terminal
 from tests.tui.fakes import HOSTILE, FakeControls, FakeSource, attack, rates, snapshot
 
@@ -43,7 +44,7 @@ async def test_control_c_quits_from_inside_a_text_field(controls: FakeControls) 
 async def test_every_action_has_a_handler_and_every_handler_an_action() -> None:
     async with dashboard(controls=FakeControls()) as running:
         app = running.app
-        everywhere = {a.id for a in ACTIONS if not a.panes and not a.opens}
+        everywhere = {a.id for a in ACTIONS if not (a.panes or a.opens or a.replays)}
         assert everywhere == set(app.acts())
         assert {a.opens for a in ACTIONS if a.opens} == set(app.main.panes)
         for name, pane in app.main.panes.items():
@@ -61,7 +62,7 @@ async def test_read_only_offers_no_writing_anywhere() -> None:
         assert "READ-ONLY" in running.lines[0]
         for pane in "123":
             await running.press(pane)
-            offered = {action.id for action in ACTIONS if running.app.offers(action)}
+            offered = {action.id for action in ACTIONS if running.app.offering.has(action)}
             assert offered.isdisjoint(action.id for action in ACTIONS if action.writes)
             for label in ("block", "unblock", "allow", "limits"):
                 assert f" {label}" not in running.lines[-1]
@@ -180,9 +181,9 @@ async def test_events_of_skipped_snapshots_are_kept() -> None:
 
 
 def test_later_snapshot_replaces_one_that_waits_and_nothing_else_does() -> None:
-    waiting = DashboardApp.SnapshotReady(snapshot(1))
-    assert waiting.can_replace(DashboardApp.SnapshotReady(snapshot(2)))
-    assert not waiting.can_replace(DashboardApp.SourceLost(SourceLostError("gone")))
+    waiting = messages.SnapshotReady(snapshot(1))
+    assert waiting.can_replace(messages.SnapshotReady(snapshot(2)))
+    assert not waiting.can_replace(messages.SourceLost(SourceLostError("gone")))
 
 
 async def test_titles_notices_and_reasons_cannot_steer_the_terminal() -> None:
@@ -212,6 +213,6 @@ async def test_palette_offers_what_the_footer_offers() -> None:
 
 async def test_clicking_a_tab_opens_its_pane() -> None:
     async with dashboard() as running:
-        column = running.lines[1].index("Talkers")
+        column = running.lines[1].index("2 Talk")
         await running.pilot.click("#tabs", offset=(column, 0))
         assert running.app.main.pane.NAME == "talkers"

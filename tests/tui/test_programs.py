@@ -72,7 +72,7 @@ async def test_a_close_look_is_asked_for_while_the_pane_is_in_sight_and_no_longe
 async def test_a_map_that_is_nearly_full_comes_first_with_a_sign() -> None:
     async with dashboard(looked()) as running:
         await opened(running)
-        lines = [line for line in running.lines if "blocked_ips" in line or "ip_tracker" in line]
+        lines = [line for line in running.lines if "hash" in line]
         assert "blocked_ips" in lines[0]
         assert "▲  95%" in lines[0]
         assert "▲" not in lines[1]

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import perf_counter
 
 import pytest
 from textual.strip import Strip
 
 from ebpftop.model import Prefix, SourceState
+from ebpftop.screens.pane import Picture
 from tests.tui.driving import dashboard
 from tests.tui.fakes import START_NS, Talker, attack, many_sources, snapshot, sources
 
@@ -73,7 +75,32 @@ async def test_sort_key_reaches_every_column_that_can_be_sorted() -> None:
         for _ in running.list_pane.COLUMNS:
             seen.add(running.list_pane.sort[0])
             await running.press("s")
-        assert seen == {column.key for column in running.list_pane.COLUMNS if column.key}
+        keys = {column.key for column in running.list_pane.COLUMNS if column.key}
+        assert seen == keys - {"name", "byte_rate", "sent_bps"}
+
+
+async def test_a_frozen_order_stays_while_the_figures_go_on() -> None:
+    async with dashboard(snapshot(sources=sources(THREE))) as running:
+        await running.press("2")
+        before = running.addresses
+        await running.press("F")
+        assert "ORDER HELD" in running.lines[0]
+        turned = [replace(talker, pps=1e6 / (n + 1)) for n, talker in enumerate(reversed(THREE))]
+        newcomer = Talker("203.0.113.77", pps=5e6)
+        await running.tick(snapshot(1, sources=sources([newcomer, *turned])))
+        assert running.addresses == [*before, "203.0.113.77"]
+        assert "1.00M" in running.list_pane.table.lines[3]
+        await running.tick(snapshot(2, sources=sources([newcomer, *turned[1:]])))
+        assert running.addresses == [a for a in before if a != turned[0].address] + ["203.0.113.77"]
+        await running.press("F")
+        assert running.addresses[0] == "203.0.113.77"
+        assert "ORDER HELD" not in running.lines[0]
+
+
+async def test_sorting_anew_lets_go_of_a_frozen_order() -> None:
+    async with dashboard(snapshot(sources=sources(THREE))) as running:
+        await running.press("2", "F", "s")
+        assert "ORDER HELD" not in running.lines[0]
 
 
 async def test_clicking_a_heading_sorts_and_clicking_again_inverts() -> None:
@@ -225,7 +252,7 @@ async def test_a_tick_with_ten_thousand_sources_is_quick() -> None:
         took_s = []
         for tick in ticks[1:]:
             started_s = perf_counter()
-            running.app.picture = running.app._continued(tick)
+            running.app.picture = Picture.after(running.app.picture, tick, (), 0)
             running.app._show_latest()
             running.app.screen._compositor.render_strips()
             took_s.append(perf_counter() - started_s)

@@ -11,14 +11,19 @@ from hypothesis import strategies as st
 
 from ebpftop.config import (
     AccessPolicy,
+    BalancerPolicy,
     CapacityPolicy,
     Policy,
     PositiveSeconds,
     ProtectionPolicy,
+    VipPolicy,
     load,
 )
+from ebpftop.config.balancing import CheckPolicy
+from ebpftop.config.values import ServiceText
 from ebpftop.errors import EbpftopError, KernelRefusedError, UsageError
-from ebpftop.model import Limits, Prefix
+from ebpftop.model import Backend, Limits, Prefix, Service, Vip
+from ebpftop.model import balancing as checks
 
 EXAMPLE = Path(__file__).parents[1] / "data" / "policy.toml"
 
@@ -44,7 +49,60 @@ def test_the_example_policy_is_read_whole() -> None:
         over_budget="drop", new_sources_per_core_s=8192, unparsed="drop", flood_pps=5000
     )
     assert policy.access == AccessPolicy(group="netops")
-    assert policy.capacity == CapacityPolicy(sources=262_144, blocks=50_000, prefixes=4096)
+    assert policy.capacity == CapacityPolicy(
+        sources=262_144, blocks=50_000, prefixes=4096, connections=65_536
+    )
+    assert policy.balancer == BalancerPolicy(
+        new_flows_per_core_s=4000, tcp_idle_s=PositiveSeconds(3600),
+        tcp_opening_s=PositiveSeconds(30), udp_idle_s=PositiveSeconds(20), fragments="drop",
+        options="drop",
+    )  # fmt: skip
+
+
+def test_the_vips_of_the_example_are_read_as_the_model_has_them() -> None:
+    first, second = load(EXAMPLE).vips
+
+    assert first.vip() == Vip(
+        Service.parse("198.51.100.10:80/tcp"), "maglev", "dsr", "all",
+        checks.HealthCheck("http", 0.5, 0.2, 1, 4, 8080, "/health", "www.example.net", 204),
+    )  # fmt: skip
+    assert first.wanted_backends() == [
+        Backend(Service.parse("192.0.2.11:80", "tcp"), 3, "drain"),
+        Backend(Service.parse("192.0.2.12:80", "tcp"), 1, "up"),
+    ]
+    assert second.vip() == Vip(Service.parse("[2001:db8::10]:53/udp"))
+    assert second.wanted_backends() == []
+
+
+def test_what_a_vip_does_not_say_is_the_default_of_the_model() -> None:
+    policy = VipPolicy(address=ServiceText("192.0.2.1:80/tcp"), check=CheckPolicy())
+    service = Service.parse("192.0.2.1:80/tcp")
+    assert policy.vip() == Vip(service, check=checks.HealthCheck())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[[vip]]\nadress = "192.0.2.1:80/tcp"', "did you mean vip.address?"),
+        ("[[vip]]", "vip: object missing required field address"),
+        ('[[vip]]\naddress = "192.0.2.1:80"', "vip.address: '192.0.2.1:80' is no VIP"),
+        ('[[vip]]\naddress = 80', "vip.address: '80' is no VIP"),
+        ('[[vip]]\naddress = "192.0.2.1:80/tcp"\nalgorithm = "best"', "rr, wrr, least, maglev"),
+        ('[[vip]]\naddress = "192.0.2.1:80/tcp"\ncheck = 1', "check = {...}"),
+        ('[[vip]]\naddress = "192.0.2.1:80/tcp"\ncheck = {kind="icmp"}', "none of tcp, http"),
+        ('[[vip]]\naddress = "192.0.2.1:80/tcp"\ncheck = {interval="0"}', "more than 0"),
+        ('[[vip]]\naddress = "192.0.2.1:80/tcp"\n[[vip.backend]]\naddress = "x"',
+         "vip.backend.address: 'x' is no address and port"),
+        ('[[vip]]\naddress = "192.0.2.1:80/tcp"\n[[vip.backend]]\naddress = "192.0.2.2:1"\n'
+         "weight = 65536", "vip.backend.weight"),
+        ('[balancer]\nudp_idle = "forever"', "balancer.udp_idle"),
+        ('[balancer]\nfragments = "eat"', "none of pass, drop"),
+    ],
+)  # fmt: skip
+def test_a_fault_in_a_vip_names_its_key(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(UsageError) as refusal:
+        load(_file(tmp_path, text))
+    assert words in str(refusal.value)
 
 
 def test_without_a_file_every_limit_is_off() -> None:

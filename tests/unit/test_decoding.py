@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,24 +15,75 @@ from hypothesis.extra import numpy as arrays
 
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import EventKind, Rule
-from ebpftop.model import VERDICTS, Blocks, Clock, Count, Prefix
+from ebpftop.model import VERDICTS, Blocks, Clock, Count, Prefix, Sources
 from ebpftop.sources import decoding
 
+COUNTED = layout.TRAFFIC.names or ()
 NOW_NS = 5_000_000_000
 CLOCK = Clock(NOW_NS, 1_700_000_000.0)
 REASON = {word: code for code, word in enumerate(layout.REASONS)}
 
 
-@given(arrays.arrays(np.uint64, st.tuples(st.integers(0, 9000), st.just(14))))
-def test_columns_are_the_fields_of_the_records(numbers: np.ndarray) -> None:
-    rows = np.ascontiguousarray(numbers).view(layout.SOURCE).reshape(len(numbers))
-    columns = decoding.source_columns(rows)
+def in_batches(keys: np.ndarray, rows: np.ndarray, size: int) -> Iterator[tuple[Any, Any]]:
+    """Yield keys and rows as a map does: each batch in the memory of the one before it."""
+    room = keys[:size].copy(), rows[:size].copy()
+    for start in range(0, len(rows), size):
+        count = min(size, len(rows) - start)
+        for buffer, whole in zip(room, (keys, rows), strict=True):
+            buffer[:count] = whole[start : start + count]
+        yield room[0][:count], room[1][:count]
+
+
+WORDS = (layout.ADDRESS.itemsize + layout.SOURCE.itemsize) // 8
+
+
+@given(
+    arrays.arrays(np.uint64, st.tuples(st.integers(0, 300), st.just(WORDS))), st.integers(1, 400)
+)
+def test_columns_are_the_fields_of_the_records(numbers: np.ndarray, size: int) -> None:
+    keys = np.ascontiguousarray(numbers[:, :2]).view(layout.ADDRESS).reshape(len(numbers))
+    rows = np.ascontiguousarray(numbers[:, 2:]).view(layout.SOURCE).reshape(len(numbers))
+    columns = decoding.source_columns(in_batches(keys, rows, size), decoding.source_room(300))
     for name, column in columns.items():
-        expected = rows["limiter"]["blocked"] if name == "blocked" else rows[name]
+        fields = keys if name in ("high", "low") else rows
+        if name in COUNTED:
+            expected = rows["counted"][name] + rows["others"][name]
+        else:
+            expected = rows["limiter"]["blocked"] if name == "blocked" else fields[name]
         assert np.array_equal(column, expected)
+        assert column.dtype.isnative
         assert column.flags.c_contiguous
-        assert not np.shares_memory(column, rows)
-    assert columns.keys() == {*(layout.SOURCE.names or ()), "blocked"} - {"limiter"}
+    parts = {"limiter", "counted", "others", "owner"}
+    named = {"high", "low", *(layout.SOURCE.names or ()), "blocked", *COUNTED}
+    assert columns.keys() == named - parts
+
+
+def test_rows_beyond_what_a_table_holds_are_left_out() -> None:
+    # Rows that move while a table is read may be read twice.
+    keys, rows = np.zeros(7, layout.ADDRESS), np.zeros(7, layout.SOURCE)
+    keys["low"] = np.arange(7)
+    columns = decoding.source_columns(in_batches(keys, rows, 3), decoding.source_room(5))
+    assert columns["low"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_column_that_stands_still_is_held_once_and_others_outlive_their_room() -> None:
+    keys, rows = np.zeros(2, layout.ADDRESS), np.zeros(2, layout.SOURCE)
+    keys["low"], rows["last_ns"], rows["counted"]["dropped_packets"] = [7, 8], [1, 2], [0, 5]
+    room = decoding.source_room(4)
+    first = decoding.source_columns([(keys, rows)], room)
+    decoding.keep(first, Sources.empty())
+    before = replace(
+        Sources.empty(), high=first["high"], low=first["low"], last_ns=first["last_ns"],
+        dropped=first["dropped_packets"],
+    )  # fmt: skip
+    rows["last_ns"] = [1, 9]
+    second = decoding.source_columns([(keys, rows)], room)
+    decoding.keep(second, before)
+    assert second["low"] is before.low
+    assert second["dropped_packets"] is before.dropped
+    assert before.last_ns.tolist() == [1, 2]
+    room["last_ns"][:] = 0
+    assert second["last_ns"].tolist() == [1, 9]
 
 
 def test_addresses_are_turned_into_this_machines_byte_order() -> None:
@@ -139,7 +194,7 @@ def test_tables_without_rows_are_tables() -> None:
     nobody = np.zeros(0, layout.ADDRESS), np.zeros(0, layout.AUTO_BLOCK)
     assert len(blocks(*none, nobody)) == 0
     assert len(decoding.allowed(*none)) == 0
-    assert decoding.source_columns(np.zeros(0, layout.SOURCE))["last_ns"].tolist() == []
+    assert decoding.source_columns([], decoding.source_room(10))["last_ns"].tolist() == []
 
 
 def test_the_allow_list_leaves_blocks_out() -> None:

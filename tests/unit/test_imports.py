@@ -10,7 +10,7 @@ import pytest
 
 CHEAP = ("errors", "model", "ranking", "filtering", "matching", "format", "report")
 HEAVY = ("textual", "rich", "bcc", "pyroute2", "ctypes", "ebpftop.kernel", "ebpftop.control")
-VERBS = ("acting", "attaching", "demo", "doctor", "watching")
+VERBS = ("acting", "attaching", "demo", "doctor", "recording", "watching")
 
 
 def loaded_by(statements: str) -> set[str]:

@@ -7,16 +7,17 @@ import re
 from pathlib import Path
 
 from ebpftop import config
+from ebpftop.config import balancing
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_policy_of_the_readme_is_a_right_one_and_names_every_key(tmp_path: Path) -> None:
-    example = re.search(r"```toml\n(.*?)```", README, re.DOTALL)
-    assert example is not None
+    examples = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (example,) = (text for text in examples if "[limits]" in text)
     path = tmp_path / "policy.toml"
-    path.write_text(example[1])
+    path.write_text(example)
 
     policy = config.load(path)
 
@@ -26,9 +27,12 @@ def test_the_policy_of_the_readme_is_a_right_one_and_names_every_key(tmp_path: P
         ("access", config.AccessPolicy), ("capacity", config.CapacityPolicy),
         ("shaping", config.ShapingPolicy), ("audit", config.AuditPolicy),
         ("[class]", config.ClassPolicy),
+        ("balancer", config.BalancerPolicy), ("[vip]", config.VipPolicy),
+        ("vip.check", balancing.CheckPolicy), ("[vip.backend]", balancing.BackendPolicy),
+        ("recording", config.RecordingPolicy),
     ):  # fmt: skip
-        text = example[1].partition(f"[{section}]")[2].partition("\n[")[0]
-        for key in kind.__struct_encode_fields__:
+        text = example.partition(f"[{section}]")[2].partition("\n[")[0]
+        for key in set(kind.__struct_encode_fields__) - {"check", "backend"}:
             assert re.search(rf"^{key} = ", text, re.MULTILINE), f"{section}.{key}"
 
 

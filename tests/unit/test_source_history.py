@@ -66,6 +66,11 @@ def test_a_first_snapshot_and_a_hurried_one_have_no_tick() -> None:
     assert not history.extended(at(1.01, Talker("10.0.0.1"), interval_s=0.01)).ticks
 
 
+def test_a_snapshot_that_comes_twice_counts_once() -> None:
+    history = SourceHistory().extended(at(1, Talker("10.0.0.1")))
+    assert len(history.extended(at(1, Talker("10.0.0.1"))).ticks) == 1
+
+
 def test_the_busiest_have_rows_and_all_others_are_one_sum() -> None:
     many = snapshot(sources=many_sources(3 * MOST_ROWS), interval_s=1.0)
     (tick,) = SourceHistory().extended(many).ticks

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from functools import cached_property
+from typing import Any
 
 from ebpftop.kernel.netlink.traffic_control import (
     OUR_QUEUES,
@@ -61,15 +60,22 @@ class TcFilter:
 class HookReader:
     """Reads what is on interfaces of this network namespace."""
 
-    def __init__(self) -> None:
-        self._route = IPRoute()
-
     def close(self) -> None:
-        """Close the socket."""
-        self._route.close()
+        """Close the socket, if one was needed."""
+        if "_route" in self.__dict__:
+            self._route.close()
+
+    @cached_property
+    def _route(self) -> Any:
+        """A socket of pyroute2's, opened where it is needed: it takes a while, and much memory."""
+        from pyroute2 import IPRoute
+
+        return IPRoute()
 
     def counters(self, index: int, name: str) -> InterfaceCounters | None:
         """Return what an interface counts, None where it is gone."""
+        from pyroute2.netlink.exceptions import NetlinkError
+
         try:
             stats = self._route.link("get", index=index)[0].get_attr("IFLA_STATS64")
         except NetlinkError:

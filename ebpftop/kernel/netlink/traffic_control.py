@@ -9,11 +9,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
+from ebpftop.kernel.netlink.rtnetlink import GETQDISC, TCA_KIND, TCMSG, RouteSocket
 
 TC_ROOT = 0xFFFFFFFF
 TC_CLSACT = 0xFFFF0000
@@ -29,9 +28,6 @@ HTB_TICK_NS = 64
 MOST_HTB_BURST_S = 200
 _CLONE_NEWNET = 0x40000000
 _LOOPBACK = 1
-
-# bfifo takes what pfifo takes, and pyroute2 does not know it.
-plugins.setdefault("bfifo", sched_pfifo)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,24 +96,33 @@ class TrafficControl:
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self._route = IPRoute()
+        self._asking = RouteSocket()
 
     def close(self) -> None:
-        """Close the socket."""
-        self._route.close()
+        """Close the sockets."""
+        self._asking.close()
+        if "_route" in self.__dict__:
+            self._route.close()
+
+    @cached_property
+    def _route(self) -> Any:
+        """A socket of pyroute2's, opened where it is needed: it takes a while, and much memory."""
+        from pyroute2 import IPRoute
+        from pyroute2.netlink.rtnl.tcmsg import plugins, sched_pfifo
+
+        # bfifo takes what pfifo takes, and pyroute2 does not know it.
+        plugins.setdefault("bfifo", sched_pfifo)
+        return IPRoute()
 
     def qdiscs(self) -> list[Qdisc]:
         """Return every qdisc, of every interface where the number is 0."""
-        return [
-            Qdisc(
-                message.get_attr("TCA_KIND"),
-                message["handle"],
-                message["parent"],
-                message["index"],
-            )
-            for message in self._route.get_qdiscs()
-            if self.index in (0, message["index"])
-        ]
+        found = []
+        for answer in self._asking.ask_all(GETQDISC, TCMSG.pack(*[0] * 5)):
+            _, ifindex, handle, parent, _ = TCMSG.unpack(answer.head)
+            kind = answer.attributes[TCA_KIND].rstrip(b"\0").decode(errors="replace")
+            if self.index in (0, ifindex):
+                found.append(Qdisc(kind, handle, parent, ifindex))
+        return found
 
     def set_root(self, kind: str) -> None:
         """Put a root qdisc of ours over the kernel's own default, or over another of ours."""
@@ -131,6 +136,8 @@ class TrafficControl:
 
     def set_leaves(self, over: str, kind: str) -> None:
         """Put a root qdisc of ours there, and a qdisc of a kind under it for each queue."""
+        from pyroute2.netlink.exceptions import NetlinkError
+
         root = OUR_ROOTS[over]
         self._route.tc("replace", over, self.index, root, parent=TC_ROOT)
         try:
@@ -242,6 +249,9 @@ def kernel_knows(kind: str) -> bool:
 
     A replaced root loses what waits in it, so that a device is a bad place to try.
     """
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
     answers: list[bool] = []
 
     def ask() -> None:
@@ -272,7 +282,12 @@ def traffic_control(index: int) -> Iterator[TrafficControl]:
     socket = TrafficControl(index)
     try:
         yield socket
-    except NetlinkError as error:
+    except Exception as error:
+        # pyroute2 is loaded by now, or this is no error of its.
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        if not isinstance(error, NetlinkError):
+            raise
         raise OSError(error.code, str(error)) from error
     finally:
         socket.close()
