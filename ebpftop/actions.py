@@ -19,6 +19,7 @@ from ebpftop.format import printable
 OVERVIEW, TALKERS, BLOCKS, SHAPER = "overview", "talkers", "blocks", "shaper"
 BALANCER, CONNECTIONS = "balancer", "connections"
 PROGRAMS = "programs"
+ACTS = "acts"
 """Names of the panes, as actions and the pane switcher call them."""
 
 
@@ -65,7 +66,7 @@ _KEY_LABELS = {
     "space": "Space", "comma": ",",
 }  # fmt: skip
 
-_LISTS = (TALKERS, BLOCKS, CONNECTIONS)
+_LISTS = (TALKERS, BLOCKS, CONNECTIONS, ACTS)
 _ON_SOURCES = (TALKERS, BLOCKS)
 
 ACTIONS: tuple[Action, ...] = (
@@ -92,6 +93,10 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "pane-connections", ("6",), "Connections", "Every flow through a VIP, one row each",
         opens=CONNECTIONS, in_footer=False,
+    ),
+    Action(
+        "pane-acts", ("7",), "Acts", "Who changed what, and how it went",
+        opens=ACTS, in_footer=False,
     ),
     Action(
         "write-staged", ("enter",), "write", "Put what is staged for the VIP in force",
@@ -153,11 +158,23 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("look-away", ("escape",), "back", "Back to the programs and maps", panes=(PROGRAMS,)),
     Action(
+        "confirm", ("Y",), "confirm", "Let the acts stay that would take themselves back",
+        writes=True,
+    ),
+    Action(
+        "undo-act", ("u",), "undo", "Take the selected act back",
+        writes=True, panes=(ACTS,),
+    ),
+    Action(
         "block", ("b",), "block", "Block the selected source or its prefix, for a while",
         writes=True, panes=(TALKERS,),
     ),
     Action(
         "new-block", ("n",), "new block", "Block an address or prefix by typing it",
+        writes=True, panes=(BLOCKS,),
+    ),
+    Action(
+        "import", ("f",), "import", "Block or allow a whole list from a file, all or none",
         writes=True, panes=(BLOCKS,),
     ),
     Action(
@@ -202,8 +219,8 @@ ACTIONS: tuple[Action, ...] = (
     Action("filter", ("/",), "filter", "Show only the rows that match an expression", panes=_LISTS),
     Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_LISTS),
     Action("sort", ("s",), "sort", "Sort by the next column", panes=_LISTS),
+    Action("export", ("e",), "export", "Write the list to a file", panes=(BLOCKS,)),
     Action("pause", ("p",), "pause", "Freeze the display; data is still collected"),
-    Action("record", ("R",), "record", "Record what is shown to a file, or end the recording"),
     Action("limits", ("l",), "limits", "Change the limits that hold for every source", writes=True),
     Action(
         "allow", ("a",), "allow", "Let the selected source pass whatever it sends",
@@ -213,6 +230,8 @@ ACTIONS: tuple[Action, ...] = (
         "disallow", ("d",), "disallow", "Take the selected row out of the allow list",
         writes=True, panes=_ON_SOURCES,
     ),
+    Action("record", ("R",), "record", "Record what is shown to a file, or end the recording"),
+    Action("undo", ("z",), "undo last", "Take the last act back", writes=True),
     Action("invert", ("S",), "invert", "Turn the sort order round", panes=_LISTS),
     Action(
         "hold-order", ("F",), "freeze order", "Keep the rows in their order, or sort them again",

@@ -48,6 +48,10 @@ class NotPermittedError(EbpftopError):
     exit_code = 4
 
 
+class ChangedSinceError(NotPermittedError):
+    """What an act had changed is not as it left it (exit status 4)."""
+
+
 class NotAttachedError(EbpftopError):
     """Nothing of ours is attached there (exit status 5)."""
 

@@ -18,6 +18,7 @@ from ebpftop.filtering import Kind
 from ebpftop.model import (
     CONNECTION_STATES,
     VERDICTS,
+    Act,
     Clock,
     Connections,
     Event,
@@ -249,6 +250,27 @@ def events(told: Sequence[Event]) -> list[dict[str, Any]]:
             "detail": event.detail,
         }
         for event in told
+    ]
+
+
+def acts(done: Iterable[Act]) -> list[dict[str, Any]]:
+    """Return what was done, in the order that it is given."""
+    return [
+        {
+            "id": act.id,
+            "time": _plain(act.time_s),
+            "user": act.user,
+            "terminal": act.terminal,
+            "what": act.what,
+            "target": act.target,
+            "old": act.old,
+            "new": act.new,
+            "result": act.result,
+            "undone": act.undone,
+            "undoes": act.undoes or None,
+            "reverts_at": act.reverts_at_s,
+        }
+        for act in done
     ]
 
 

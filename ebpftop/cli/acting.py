@@ -18,27 +18,28 @@ from ebpftop.cli.parameters import (
     INTERFACE,
     JSON,
     RATE,
+    REVERT_AFTER,
     Duration,
     controlled,
     watched,
 )
-from ebpftop.control.protection import BlockRequest
-from ebpftop.errors import KernelRefusedError, UsageError
-from ebpftop.format import duration_text, parse_address, printable, rate_text
-from ebpftop.model import Limits, Prefix
+from ebpftop.errors import UsageError
+from ebpftop.format import duration_text, rate_text
+from ebpftop.lists import Defaults, parse_list, read_list
+from ebpftop.model import BlockRequest, Limits, Prefix
 
-MOST_BAD_LINES = 20
-"""Bad lines of a list that are named; more are counted."""
+LIST = click.Path(allow_dash=True, path_type=Path)
 
 
 @click.command()
 @INTERFACE
 @click.argument("address", metavar="ADDR", type=ADDRESS, required=False)
-@click.option("--from", "path", metavar="FILE", type=click.Path(allow_dash=True, path_type=Path),
-              help="Block every address or prefix of a list, one a line, all or none.")  # fmt: skip
+@click.option("--from", "path", metavar="FILE", type=LIST,
+              help="Block a list, all or none: an address a line, or JSON.")  # fmt: skip
 @click.option("--for", "lasting", type=DURATION, help="How long; without it, for ever.")
 @click.option("--reason", default="", metavar="TEXT", help="Why, for whoever reads the list.")
 @click.option("--override", is_flag=True, help="Even if it may cut off your own access.")
+@REVERT_AFTER
 def block(
     iface: str,
     address: Prefix | None,
@@ -46,46 +47,24 @@ def block(
     lasting: Duration | None,
     reason: str,
     override: bool,
+    revert_after: Duration | None,
 ) -> None:
     """Drop all from an address or prefix; again: change the block."""
     if (address is None) == (path is None):
         raise UsageError("block takes an ADDR or --from FILE", "see `ebpftop block --help`")
-    prefixes = [address] if address is not None else _read_list(path or Path())
     for_s = lasting.seconds if lasting else None
-    with controlled(iface) as control:
-        control.block_all(
-            [BlockRequest(prefix, for_s, reason) for prefix in prefixes], override=override
-        )
+    if address is not None:
+        requests = [BlockRequest(address, for_s, reason)]
+    else:
+        requests = _read_list(path or Path(), Defaults(for_s, reason))
+    with controlled(iface, revert_after) as control:
+        control.block_all(requests, override=override)
 
 
-def _read_list(path: Path) -> list[Prefix]:
-    """Read addresses, one a line; `#` begins a comment.
-
-    Raises:
-        UsageError: Names every bad line.
-    """
-    try:
-        text = click.open_file(str(path), errors="replace").read()
-    except OSError as error:
-        raise KernelRefusedError(f"cannot read {printable(str(path))}: {error.strerror}") from None
-    prefixes, wrong = [], []
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.partition("#")[0].strip()
-        if not words:
-            continue
-        try:
-            prefixes.append(parse_address(words))
-        except UsageError as error:
-            wrong.append(f"line {number}: {error.problem}")
-    if wrong:
-        more = [f"and {len(wrong) - MOST_BAD_LINES} more"] if len(wrong) > MOST_BAD_LINES else []
-        listed = "\n  ".join([*wrong[:MOST_BAD_LINES], *more])
-        lines = "1 bad line" if len(wrong) == 1 else f"{len(wrong)} bad lines"
-        raise UsageError(
-            f"{printable(str(path))} has {lines}, nothing was blocked",
-            f"mend\n  {listed}",
-        )
-    return prefixes
+def _read_list(path: Path, defaults: Defaults) -> list[BlockRequest]:
+    if str(path) != "-":
+        return read_list(path, defaults)
+    return parse_list(click.open_file("-", errors="replace").read(), "-", defaults)
 
 
 @click.command()
@@ -99,11 +78,20 @@ def unblock(iface: str, address: Prefix) -> None:
 
 @click.command()
 @INTERFACE
-@click.argument("address", metavar="ADDR", type=ADDRESS)
-def allow(iface: str, address: Prefix) -> None:
+@click.argument("address", metavar="ADDR", type=ADDRESS, required=False)
+@click.option("--from", "path", metavar="FILE", type=LIST,
+              help="Allow a list, all or none: an address a line, or JSON.")  # fmt: skip
+def allow(iface: str, address: Prefix | None, path: Path | None) -> None:
     """Let all from an address or prefix pass, before blocks and limits."""
+    if (address is None) == (path is None):
+        raise UsageError("allow takes an ADDR or --from FILE", "see `ebpftop allow --help`")
+    if address is not None:
+        prefixes = [address]
+    else:
+        listed = _read_list(path or Path(), Defaults(verb="allowed"))
+        prefixes = [request.prefix for request in listed]
     with controlled(iface) as control:
-        control.allow(address)
+        control.allow_all(prefixes)
 
 
 @click.command()
@@ -130,8 +118,11 @@ def disallow(iface: str, address: Prefix) -> None:
     type=click.Choice(["on", "off"]),
     help="Count what limits and blocks would drop, drop none of it.",
 )
+@REVERT_AFTER
 @JSON
-def limit(iface: str, dry_run: str | None, as_json: bool, **given: Any) -> None:
+def limit(
+    iface: str, dry_run: str | None, revert_after: Duration | None, as_json: bool, **given: Any
+) -> None:
     """Limit each source; 0 switches a limit off. Without an option: show the limits."""
     changes = {
         name: value.seconds if isinstance(value, Duration) else value
@@ -145,7 +136,7 @@ def limit(iface: str, dry_run: str | None, as_json: bool, **given: Any) -> None:
     if dry_run is not None:
         changes["dry_run"] = dry_run == "on"
     if changes:
-        with controlled(iface) as control:
+        with controlled(iface, revert_after) as control:
             control.change_limits(changes)
     else:
         _show_limits(_current_limits(iface), as_json)

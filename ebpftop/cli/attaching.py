@@ -15,6 +15,7 @@ from ebpftop.cli.parameters import CONFIG, INTERFACE, INTERFACES, MODE, require_
 from ebpftop.cli.readiness import tell_ready
 from ebpftop.cli.reloading import reread
 from ebpftop.control import policy as policies
+from ebpftop.control.audit import Intent, Recorder
 from ebpftop.control.everything import InstanceControl
 from ebpftop.control.holding import Holding
 from ebpftop.errors import EbpftopError, NotAttachedError, SourceLostError
@@ -108,7 +109,8 @@ def detach(iface: str) -> None:
     require_root("detaching")
     instance = find(iface, read_only=False, whole=False)
     try:
-        with bpffs.locked(instance.name):
+        detaching = Intent("detach", targets=[iface])
+        with bpffs.locked(instance.name), Recorder(instance).recording(detaching):
             attaching.detach(instance, iface)
     finally:
         instance.close()

@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from ebpftop.cli.parameters import COUNT, DURATION, INTERFACE, SERVICE, Duration, balanced
+from ebpftop.cli.parameters import (
+    COUNT,
+    DURATION,
+    INTERFACE,
+    REVERT_AFTER,
+    SERVICE,
+    Duration,
+    controlled,
+)
 from ebpftop.errors import UsageError
 from ebpftop.format import parse_service
 from ebpftop.model import (
@@ -85,20 +93,21 @@ def vip() -> None:
 def add_vip(iface: str, vip: Service, **given: Any) -> None:
     """Make a VIP; `backend add` puts servers behind it."""
     wanted = replace(Vip(vip), **_changes(given, None))
-    with balanced(iface) as control:
-        control.add_vip(wanted)
+    with controlled(iface) as control:
+        control.balancing.add_vip(wanted)
 
 
 @vip.command(name="set")
 @INTERFACE
 @VIP
 @_vip_options
-def set_vip(iface: str, vip: Service, **given: Any) -> None:
+@REVERT_AFTER
+def set_vip(iface: str, vip: Service, revert_after: Duration | None, **given: Any) -> None:
     """Change what is given of a VIP; its flows stay."""
     if all(value is None for value in given.values()):
         raise UsageError("vip set changes nothing", "say --algorithm, --mode, --check, ...")
-    with balanced(iface) as control:
-        control.set_vip(vip, _changes(given, control.vip(vip).check))
+    with controlled(iface, revert_after) as control:
+        control.balancing.set_vip(vip, _changes(given, control.balancing.vip(vip).check))
 
 
 @vip.command(name="del")
@@ -106,8 +115,8 @@ def set_vip(iface: str, vip: Service, **given: Any) -> None:
 @VIP
 def delete_vip(iface: str, vip: Service) -> None:
     """Delete a VIP, with its backends and their flows."""
-    with balanced(iface) as control:
-        control.delete_vip(vip)
+    with controlled(iface) as control:
+        control.balancing.delete_vip(vip)
 
 
 @click.group()
@@ -138,8 +147,8 @@ def add_backend(
 ) -> None:
     """Put a backend behind a VIP."""
     service = parse_service(backend, vip.protocol)
-    with balanced(iface) as control:
-        control.add_backend(vip, replace(Backend(service), **_given(weight, state)))
+    with controlled(iface) as control:
+        control.balancing.add_backend(vip, replace(Backend(service), **_given(weight, state)))
 
 
 @backend.command(name="set")
@@ -148,15 +157,21 @@ def add_backend(
 @BACKEND
 @WEIGHT
 @STATE
+@REVERT_AFTER
 def set_backend(
-    iface: str, vip: Service, backend: str, weight: int | None, state: str | None
+    iface: str,
+    vip: Service,
+    backend: str,
+    weight: int | None,
+    state: str | None,
+    revert_after: Duration | None,
 ) -> None:
     """Change what is given of a backend."""
     service, changes = parse_service(backend, vip.protocol), _given(weight, state)
     if not changes:
         raise UsageError("backend set changes nothing", "say --weight or --state")
-    with balanced(iface) as control:
-        control.set_backends(vip, {service: changes})
+    with controlled(iface, revert_after) as control:
+        control.balancing.set_backends(vip, {service: changes})
 
 
 @backend.command(name="del")
@@ -166,5 +181,5 @@ def set_backend(
 def delete_backend(iface: str, vip: Service, backend: str) -> None:
     """Take a backend away; its flows are moved at their next packet."""
     service = parse_service(backend, vip.protocol)
-    with balanced(iface) as control:
-        control.delete_backend(vip, service)
+    with controlled(iface) as control:
+        control.balancing.delete_backend(vip, service)

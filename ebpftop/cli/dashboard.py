@@ -124,11 +124,13 @@ def show(session: Session, settings: DashboardSettings, *, interval_s: float, ke
         EbpftopError: What is watched went away.
     """
     reader, writer = session.reader, session.writer
+    from ebpftop.control.audit import Operator
+
     seat = bpffs.Seat(writer.name, "control") if writer else None
     try:
-        taken = seat.take() if seat else ""
+        taken = seat.take(Operator.here().user) if seat else ""
         if taken and session.ours:
-            raise EbpftopError(f"{taken} took the new instance first", "try again")
+            raise EbpftopError(f"the new instance was taken first, {taken}", "try again")
         error = _run_app(session, settings, taken or "", interval_s)
     finally:
         if seat:
@@ -149,7 +151,11 @@ def _leave(writer: Instance, *, keep: bool) -> None:
         writer.pin_links()
         writer.close()
     else:
-        writer.remove()
+        from ebpftop.control.audit import Intent, Recorder
+
+        names = [attachment.name for attachment in writer.meta.attachments]
+        with Recorder(writer, must_record=False).recording(Intent("detach", targets=names[:1])):
+            writer.remove()
 
 
 def _run_app(
@@ -167,7 +173,7 @@ def _run_app(
         title=session.reader.describe(),
         interval_s=interval_s,
         controls=control,
-        read_only_reason=f"{taken} has control" if taken else "",
+        read_only_reason=taken,
         notices=session.notices,
         settings=settings,
         recording=session.recording,

@@ -9,16 +9,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+import msgspec
 
 from ebpftop import lab as labs
 from ebpftop import report
 from ebpftop.cli.dashboard import Session, show
 from ebpftop.cli.output import print_json, print_pairs, print_table
 from ebpftop.cli.parameters import JSON, require_root
-from ebpftop.config import CapacityPolicy, ClassPolicy, LimitPolicy, Policy
+from ebpftop.config import AuditPolicy, CapacityPolicy, ClassPolicy, LimitPolicy, Policy
 from ebpftop.config.balancing import BackendPolicy, CheckPolicy, VipPolicy
 from ebpftop.config.dashboard import load_settings
 from ebpftop.config.values import (
@@ -118,12 +120,18 @@ def _leave_if_told(signals: list[int]) -> None:
 
 @contextmanager
 def _attached(lab: labs.Lab) -> Iterator[Instance]:
-    instance = policies.attach([lab.server.interface], POLICY, mode="auto", path=None, pinned=False)
-    try:
-        yield instance
-    finally:
-        with bpffs.locked(instance.name):
-            instance.remove()
+    with TemporaryDirectory(prefix="ebpftop-demo-") as folder:
+        # What is done in the demo is nobody's business on this machine.
+        audit = AuditPolicy(path=f"{folder}/acts.jsonl")
+        policy = msgspec.structs.replace(POLICY, audit=audit)
+        instance = policies.attach(
+            [lab.server.interface], policy, mode="auto", path=None, pinned=False
+        )
+        try:
+            yield instance
+        finally:
+            with bpffs.locked(instance.name):
+                instance.remove()
 
 
 def _open_dashboard(lab: labs.Lab, instance: Instance, signals: list[int]) -> None:

@@ -12,10 +12,8 @@ from typing import Any
 import click
 
 from ebpftop.cli.completing import complete_interface
-from ebpftop.control.balancing import BalancingControl
-from ebpftop.control.protection import ProtectionControl
-from ebpftop.control.shaping import ShapingControl
-from ebpftop.errors import NotPermittedError
+from ebpftop.control.everything import InstanceControl
+from ebpftop.errors import NotPermittedError, UsageError
 from ebpftop.format import (
     parse_address,
     parse_count,
@@ -82,6 +80,10 @@ CONFIG = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Policy: limits, allow list, management prefixes, capacities (TOML).",
 )  # fmt: skip
+REVERT_AFTER = click.option(
+    "--revert-after", type=DURATION,
+    help="Take it back by itself after so long, unless `ebpftop confirm` is said.",
+)  # fmt: skip
 SETTINGS = click.option(
     "--settings", "settings_path", metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -113,35 +115,21 @@ def _opened(iface: str, *, read_only: bool) -> Instance:
 
 
 @contextmanager
-def controlled(iface: str) -> Iterator[ProtectionControl]:
-    """Open what is attached to `iface`, for one act."""
+def controlled(iface: str, revert_after: Duration | None = None) -> Iterator[InstanceControl]:
+    """Open what is attached to `iface`, for one act.
+
+    Args:
+        iface: The interface.
+        revert_after: The act takes itself back after so long, unless it is confirmed.
+    """
     require_root("changing anything")
+    if revert_after is not None and not revert_after.seconds:
+        raise UsageError("--revert-after needs a time", "say one that ends, as 60s")
     instance = _opened(iface, read_only=False)
     try:
-        control = ProtectionControl(instance)
+        after_s = revert_after.seconds if revert_after else None
+        control = InstanceControl(instance, revert_after_s=after_s)
         control.sweep()
         yield control
-    finally:
-        instance.close()
-
-
-@contextmanager
-def shaped(iface: str) -> Iterator[ShapingControl]:
-    """Open the shaper of what is attached to `iface`, for one act."""
-    require_root("changing anything")
-    instance = _opened(iface, read_only=False)
-    try:
-        yield ShapingControl(instance)
-    finally:
-        instance.close()
-
-
-@contextmanager
-def balanced(iface: str) -> Iterator[BalancingControl]:
-    """Open the load balancer of what is attached to `iface`, for one act."""
-    require_root("changing anything")
-    instance = _opened(iface, read_only=False)
-    try:
-        yield BalancingControl(instance)
     finally:
         instance.close()

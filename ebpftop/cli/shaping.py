@@ -10,7 +10,17 @@ import click
 
 from ebpftop import report
 from ebpftop.cli.output import print_json, print_table
-from ebpftop.cli.parameters import ADDRESS, INTERFACE, JSON, RATE, SIZE, shaped, watched
+from ebpftop.cli.parameters import (
+    ADDRESS,
+    INTERFACE,
+    JSON,
+    RATE,
+    REVERT_AFTER,
+    SIZE,
+    Duration,
+    controlled,
+    watched,
+)
 from ebpftop.control.class_rules import check_key
 from ebpftop.control.shaping import COUNT_SENT
 from ebpftop.errors import UsageError
@@ -44,15 +54,18 @@ def traffic_class() -> None:
 @click.option("--priority", type=click.IntRange(0, 7),
               help="0 is the first to get what a parent has left over.")  # fmt: skip
 @click.option("--parent", metavar="NAME", help="A class whose rate is a ceiling; '' for none.")
-def set_class(iface: str, name: str, direction: str, **given: Any) -> None:
+@REVERT_AFTER
+def set_class(
+    iface: str, name: str, direction: str, revert_after: Duration | None, **given: Any
+) -> None:
     """Make a class, or change what is given of it."""
     changes = {field: value for field, value in given.items() if value is not None}
     key = ClassKey(name, direction)
     check_key(key)
     if not changes:
         raise UsageError("class set changes nothing", "say --rate, --burst, --action, ...")
-    with shaped(iface) as control:
-        control.set_class(key, changes)
+    with controlled(iface, revert_after) as control:
+        control.shaping.set_class(key, changes)
 
 
 @traffic_class.command(name="del")
@@ -61,8 +74,8 @@ def set_class(iface: str, name: str, direction: str, **given: Any) -> None:
 @DIRECTION
 def delete_class(iface: str, name: str, direction: str) -> None:
     """Delete a class; its addresses are in none then."""
-    with shaped(iface) as control:
-        control.delete_class(ClassKey(name, direction))
+    with controlled(iface) as control:
+        control.shaping.delete_class(ClassKey(name, direction))
 
 
 @click.command()
@@ -73,8 +86,8 @@ def delete_class(iface: str, name: str, direction: str) -> None:
               help="Without it, in each direction that has such a class.")  # fmt: skip
 def assign(iface: str, address: Prefix, name: str, direction: str | None) -> None:
     """Put an address or prefix into a class; the longest prefix wins."""
-    with shaped(iface) as control:
-        control.assign(address, name, direction)
+    with controlled(iface) as control:
+        control.shaping.assign(address, name, direction)
 
 
 @click.command()
@@ -82,8 +95,8 @@ def assign(iface: str, address: Prefix, name: str, direction: str | None) -> Non
 @click.argument("address", metavar="ADDR", type=ADDRESS)
 def unassign(iface: str, address: Prefix) -> None:
     """Take exactly this address or prefix out of its classes."""
-    with shaped(iface) as control:
-        control.unassign(address)
+    with controlled(iface) as control:
+        control.shaping.unassign(address)
 
 
 @click.command()
@@ -135,5 +148,5 @@ def _members(addresses: list[str]) -> str:
 @click.argument("word", metavar="auto|on|off", type=click.Choice(COUNT_SENT))
 def count_sent(iface: str, word: str) -> None:
     """Count what is sent to each address; `auto` does while something is shaped."""
-    with shaped(iface) as control:
-        control.count_sent(word)
+    with controlled(iface) as control:
+        control.shaping.count_sent(word)

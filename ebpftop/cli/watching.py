@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
-from ebpftop import report
+from ebpftop import lists, report
 from ebpftop.cli.output import print_json, print_pairs, print_table
 from ebpftop.cli.parameters import COUNT, INTERFACE, JSON, watched
 from ebpftop.errors import NotAttachedError
@@ -22,6 +23,11 @@ from ebpftop.sources.live import LiveSource
 
 SAMPLE_S = 1.0
 """Time over which `top` measures rates when it is asked once."""
+
+EXPORT = click.option(
+    "--export", "path", metavar="FILE", type=click.Path(allow_dash=True, path_type=Path),
+    help="Write a new file that --from reads: plain, or JSON with --json or a name in .json.",
+)  # fmt: skip
 
 
 @contextmanager
@@ -152,10 +158,14 @@ def _print_top(listed: list[dict[str, Any]], now_s: float) -> None:
 
 @click.command()
 @INTERFACE
+@EXPORT
 @JSON
-def blocks(iface: str, as_json: bool) -> None:
+def blocks(iface: str, path: Path | None, as_json: bool) -> None:
     """List who is blocked, for how long yet, and what was stopped."""
     listed = report.blocks(_snapshot(iface))
+    if path is not None:
+        _export(path, listed, as_json=as_json)
+        return
     if as_json:
         print_json(listed)
         return
@@ -172,12 +182,28 @@ def blocks(iface: str, as_json: bool) -> None:
     )  # fmt: skip
 
 
+def _export(path: Path, listed: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Write a list that `--from` reads again."""
+    if as_json or path.suffix == ".json":
+        text = lists.json_text(listed)
+    else:
+        text = "".join(f"{row['address']}\n" for row in listed)
+    if str(path) == "-":
+        click.echo(text, nl=False)
+    else:
+        lists.write_list(path, text)
+
+
 @click.command()
 @INTERFACE
+@EXPORT
 @JSON
-def allowed(iface: str, as_json: bool) -> None:
+def allowed(iface: str, path: Path | None, as_json: bool) -> None:
     """List who is let through before blocks and limits, and how much that was."""
     listed = report.allowed(_snapshot(iface))
+    if path is not None:
+        _export(path, listed, as_json=as_json)
+        return
     if as_json:
         print_json(listed)
         return

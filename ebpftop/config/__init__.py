@@ -31,6 +31,7 @@ from ebpftop.model import ClassKey, Limits, TrafficClass
 __all__ = [
     "MAX_POLICY_DURATION_S",
     "AccessPolicy",
+    "AuditPolicy",
     "BalancerPolicy",
     "CapacityPolicy",
     "ClassPolicy",
@@ -131,6 +132,15 @@ class ShapingPolicy(Section, kw_only=True, frozen=True):
     """Count what is sent to each address; `auto` does while something is shaped."""
 
 
+class AuditPolicy(Section, kw_only=True, frozen=True):
+    """`[audit]`: where every act of an operator is written down before it is done."""
+
+    path: Annotated[
+        str, Meta(pattern=r"^(/.{1,500})?$", examples=["/var/log/ebpftop/acts.jsonl"])
+    ] = ""
+    """The file, with its whole path; empty for /var/log/ebpftop/acts.jsonl."""
+
+
 class RecordingPolicy(Section, kw_only=True, frozen=True):
     """`[recording]`: what the dashboard's key records."""
 
@@ -187,6 +197,8 @@ class Policy(Section, kw_only=True, frozen=True):
     """How large the tables are."""
     shaping: ShapingPolicy = ShapingPolicy()
     """What the shaper does besides its classes."""
+    audit: AuditPolicy = AuditPolicy()
+    """Where acts are written down."""
     recording: RecordingPolicy = RecordingPolicy()
     """Where recordings go."""
     classes: tuple[ClassPolicy, ...] = msgspec.field(default=(), name="class")

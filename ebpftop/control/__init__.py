@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ebpftop.model import Backend, ClassKey, Limits, Prefix, Service, Vip
+from ebpftop.model import Backend, BlockRequest, ClassKey, Limits, Prefix, Service, Vip
 
 
 class ShapingControls(Protocol):
@@ -75,6 +75,18 @@ class Controls(Protocol):
         """The acts on VIPs and their backends."""
         ...
 
+    def reverting(self, after_s: float) -> Controls:
+        """Return the same acts, each of which takes itself back unless it is confirmed in time."""
+        ...
+
+    def undo(self, name: str = "", *, force: bool = False, override: bool = False) -> None:
+        """Take an act back, the one called `name` or the last; `force`: whatever came since."""
+        ...
+
+    def confirm(self) -> int:
+        """Let all acts stay that wait to be confirmed; returns how many there were."""
+        ...
+
     def guarded(self, prefix: Prefix) -> str | None:
         """Say why dropping `prefix` could cut the operator off; None where it could not."""
         ...
@@ -83,6 +95,14 @@ class Controls(Protocol):
         self, prefix: Prefix, *, for_s: float | None, reason: str = "", override: bool = False
     ) -> None:
         """Drop all from `prefix` for `for_s` seconds, None for ever; again: changes the block."""
+        ...
+
+    def block_all(self, requests: Sequence[BlockRequest], *, override: bool = False) -> None:
+        """Set many blocks, all or none."""
+        ...
+
+    def allow_all(self, prefixes: Iterable[Prefix]) -> None:
+        """Put many on the allow list, all or none."""
         ...
 
     def unblock(self, prefix: Prefix) -> None:

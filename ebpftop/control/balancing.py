@@ -6,17 +6,19 @@ Each takes the writer's lock, reads the maps, checks, and puts all of it in forc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ebpftop.bpf import balancer_records
-from ebpftop.bpf.layout import EventKind
+from ebpftop.control.audit import Intent
 from ebpftop.control.flows import ESTABLISHED, UDP, FlowTable
+from ebpftop.control.vip_events import changes as changes_of
 from ebpftop.control.vip_rules import (
     VipRequest,
     check_apart,
@@ -24,15 +26,23 @@ from ebpftop.control.vip_rules import (
     check_requests,
     check_vip,
 )
+from ebpftop.control.vip_states import (
+    BackendStates,
+    all_states,
+    backend_intent,
+    backend_states,
+    put_back_backends,
+    put_back_vip,
+    values_of,
+    vip_state,
+    wanted_vip,
+)
 from ebpftop.control.vip_table import VipTable
 from ebpftop.control.vip_writing import VipWriter
 from ebpftop.control.writing import InstanceWriter
-from ebpftop.errors import UsageError
+from ebpftop.errors import ChangedSinceError, UsageError
 from ebpftop.kernel.clock import coarse_ns
 from ebpftop.model import CONNECTION_STATES, Backend, Service, Vip
-
-MOST_EVENTS_AT_ONCE = 16
-"""Backends of one act whose changes are told."""
 
 
 class BalancingControl(InstanceWriter):
@@ -43,32 +53,44 @@ class BalancingControl(InstanceWriter):
         return FlowTable(self._maps, self._instance.programs["control"])
 
     @contextmanager
-    def _writing(self) -> Iterator[VipTable]:
-        """Hold the writer's lock over one act, which is put in force where nothing fails."""
-        with self._locked():
-            table = VipTable(self._maps)
-            yield table
-            used = table.used()
-            numbers = [number for slot in used for number in table.backends_of(slot)]
-            check_apart(map(table.service, used), [table.backend(n).service for n in numbers])
-            if table.reused:
-                self._flows.end_of_backends(table.reused)
-            VipWriter(self._maps).commit(table)
-            gone = set(table.before[0]["id"].tolist()) - set(table.slots["id"].tolist())
-            if gone:
-                self._flows.end_of_vips(gone)
-            self._tell_changes(table)
+    def _writing(self, intent: Intent, state: Callable[[VipTable], Any]) -> Iterator[VipTable]:
+        """Hold the writer's lock over one act, and record it; see `_committed`.
 
-    def _tell_changes(self, table: VipTable) -> None:
-        """Tell which backends changed their state or health."""
-        held, now = table.before[1], table.backends
-        differs = (held["state"] != now["state"]) | (held["health"] != now["health"])
-        same = (held["id"] == now["id"]) & (now["id"] != 0)
-        for number in np.flatnonzero(same & differs).tolist()[:MOST_EVENTS_AT_ONCE]:
-            for kind, *value in _changes(held[number], now[number]):
-                service = balancer_records.service(now["service"][number])
-                vip = str(table.service(int(now["vip_slot"][number])))
-                self._tell(kind, service.address, vip, service.port, *value)
+        Args:
+            intent: The act.
+            state: Returns the state of its target, as JSON has it.
+        """
+        with (
+            self._locked(),
+            self._recording(intent, lambda: state(VipTable(self._maps))),
+            self._committed() as table,
+        ):
+            yield table
+
+    @contextmanager
+    def _committed(self) -> Iterator[VipTable]:
+        """Have what is changed put in force where nothing fails."""
+        table = VipTable(self._maps)
+        yield table
+        used = table.used()
+        numbers = [number for slot in used for number in table.backends_of(slot)]
+        check_apart(map(table.service, used), [table.backend(n).service for n in numbers])
+        if table.reused:
+            self._flows.end_of_backends(table.reused)
+        VipWriter(self._maps).commit(table)
+        gone = set(table.before[0]["id"].tolist()) - set(table.slots["id"].tolist())
+        if gone:
+            self._flows.end_of_vips(gone)
+        for kind, backend, vip, *values in changes_of(table):
+            self._tell(kind, backend.address, str(vip), backend.port, *values)
+
+    def _writing_vip(self, intent: Intent, service: Service) -> AbstractContextManager[VipTable]:
+        return self._writing(intent, lambda table: vip_state(table, service))
+
+    def _writing_backends(
+        self, intent: Intent, vip: Service, endpoints: Iterable[str]
+    ) -> AbstractContextManager[VipTable]:
+        return self._writing(intent, lambda table: backend_states(table, vip, endpoints))
 
     # VIPs
 
@@ -88,8 +110,9 @@ class BalancingControl(InstanceWriter):
             UsageError: It is there already, or a value is out of range.
             KernelRefusedError: There is no room.
         """
-        check_vip(wanted)
-        with self._writing() as table:
+        intent = Intent("vip add", "vip", [str(wanted.service)], values_of(wanted))
+        with self._writing_vip(intent, wanted.service) as table:
+            check_vip(wanted)
             table.add(wanted)
 
     def set_vip(self, service: Service, changes: Mapping[str, Any]) -> None:
@@ -99,7 +122,9 @@ class BalancingControl(InstanceWriter):
             NotFoundError: There is none.
             UsageError: A value is out of range, or flows stand against another mode.
         """
-        with self._writing() as table:
+        values = msgspec.to_builtins(dict(changes))
+        intent = Intent("vip set", "vip", [str(service)], values)
+        with self._writing_vip(intent, service) as table:
             slot = table.require(service)
             self._change_vip(table, slot, replace(table.vip(slot), **changes))
 
@@ -127,8 +152,37 @@ class BalancingControl(InstanceWriter):
         Raises:
             NotFoundError: There is none.
         """
-        with self._writing() as table:
+        with self._writing_vip(Intent("vip del", "vip", [str(service)]), service) as table:
             table.remove(table.require(service))
+
+    def restore_vip(
+        self, service: Service, state: Mapping[str, Any] | None, intent: Intent
+    ) -> None:
+        """Have a VIP as an earlier state says, or none; errors as of the acts.
+
+        One that is made anew gets its backends back; one that is there keeps those it has.
+
+        Raises:
+            ChangedSinceError: It is to go, and has got backends since.
+        """
+        with self._writing_vip(intent, service) as table:
+            if state is None:
+                slot = table.require(service)
+                known = (intent.expected or {}).get("backends", {})
+                held = [table.backend(number).service for number in table.backends_of(slot)]
+                if not intent.forced and any(each.endpoint not in known for each in held):
+                    raise ChangedSinceError(
+                        f"{service} has got backends since", "--force takes them away with it"
+                    )
+                table.remove(slot)
+            elif (there := table.slot_of(service)) is not None:
+                self._change_vip(table, there, wanted_vip(service, state))
+            else:
+                put_back_vip(table, service, state)
+
+    def state(self) -> Any:
+        """Return every VIP with its backends, as JSON has it."""
+        return all_states(VipTable(self._maps))
 
     def apply(self, requests: Sequence[VipRequest]) -> None:
         """Have these VIPs and backends, and no longer those that an earlier list had.
@@ -140,7 +194,7 @@ class BalancingControl(InstanceWriter):
             KernelRefusedError: There is no room; nothing has changed.
         """
         check_requests(requests)
-        with self._writing() as table:
+        with self._writing(Intent("vips"), all_states) as table:
             wanted = {request.wanted.service: request for request in requests}
             for slot in table.used():
                 if table.is_of_policy(slot) and table.service(slot) not in wanted:
@@ -174,7 +228,9 @@ class BalancingControl(InstanceWriter):
             UsageError: It is there already, or does not fit the VIP.
             KernelRefusedError: There is no room.
         """
-        with self._writing() as table:
+        endpoint = wanted.service.endpoint
+        intent = backend_intent("backend add", vip, {endpoint: values_of(wanted)})
+        with self._writing_backends(intent, vip, [endpoint]) as table:
             slot = table.require(vip)
             check_backend(table.vip(slot), wanted)
             table.add_backend(slot, wanted)
@@ -186,7 +242,9 @@ class BalancingControl(InstanceWriter):
             NotFoundError: There is no such VIP, or no such backend.
             UsageError: A value is out of range.
         """
-        with self._writing() as table:
+        asked = {service.endpoint: dict(change) for service, change in changes.items()}
+        intent = backend_intent("backend set", vip, asked)
+        with self._writing_backends(intent, vip, asked) as table:
             slot = table.require(vip)
             for service, change in changes.items():
                 number = table.require_backend(slot, service)
@@ -200,9 +258,15 @@ class BalancingControl(InstanceWriter):
         Raises:
             NotFoundError: There is no such VIP, or no such backend.
         """
-        with self._writing() as table:
+        intent = backend_intent("backend del", vip, {backend.endpoint: None})
+        with self._writing_backends(intent, vip, [backend.endpoint]) as table:
             slot = table.require(vip)
             table.remove_backend(table.require_backend(slot, backend))
+
+    def restore_backends(self, vip: Service, states: BackendStates, intent: Intent) -> None:
+        """Have backends of a VIP as an earlier state says; errors as of the acts."""
+        with self._writing_backends(intent, vip, states) as table:
+            put_back_backends(table, table.require(vip), states)
 
     # Health
 
@@ -212,7 +276,7 @@ class BalancingControl(InstanceWriter):
         Raises:
             NotFoundError: There is no such VIP, or no such backend.
         """
-        with self._writing() as table:
+        with self._locked(), self._committed() as table:
             slot = table.require(vip)
             number = table.require_backend(slot, backend)
             if balancer_records.healthy(table.backends[number]) == healthy:
@@ -232,15 +296,3 @@ class BalancingControl(InstanceWriter):
             idle_ns[UDP] = int(config["udp_idle_ns"])
             known = table.slots["id"][table.used()].tolist()
             self._flows.sweep(known, idle_ns, coarse_ns())
-
-
-def _changes(held: Any, now: Any) -> Iterator[tuple[EventKind, *tuple[int, ...]]]:
-    """Yield the events of one backend between two `BACKEND` records, with their values."""
-    if held["state"] != now["state"]:
-        yield EventKind.BACKEND_STATE, int(now["state"])
-    before, healthy = balancer_records.healthy(held), balancer_records.healthy(now)
-    if healthy is False and before is not False:
-        yield (EventKind.BACKEND_DOWN,)
-    # That a new one is well is no news.
-    if healthy is True and before is False:
-        yield (EventKind.BACKEND_UP,)

@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing
 import numpy as np
 
 from ebpftop.bpf import balancer_records, layout
+from ebpftop.control.audit import Operator
 from ebpftop.control.health import Target
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
@@ -46,7 +47,7 @@ class InstancePatients:
         if self._seat is None:
             self._seat = self._open()
         if not self._seated:
-            self._seated = self._seat.take() is None
+            self._seated = self._seat.take(Operator.here().user) is None
         if not self._seated:
             return {}
         self._sign(time.monotonic_ns())

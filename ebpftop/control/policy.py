@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ from numpy.typing import NDArray
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import Flag
 from ebpftop.config import AccessPolicy, CapacityPolicy, Policy
-from ebpftop.control import ways
+from ebpftop.control import audit, ways
+from ebpftop.control.audit import Intent, Recorder
 from ebpftop.control.balancing import BalancingControl
-from ebpftop.control.protection import ProtectionControl, check_limits
+from ebpftop.control.class_states import ClassRequest, check_requests
+from ebpftop.control.limit_rules import check_limits
+from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.rules import RuleTable
-from ebpftop.control.shaping import ClassRequest, ShapingControl, check_all
-from ebpftop.control.vip_rules import VipRequest, check_requests
+from ebpftop.control.shaping import ShapingControl
+from ebpftop.control.vip_rules import VipRequest
+from ebpftop.control.vip_rules import check_requests as check_vips
+from ebpftop.journal import Log, default_path
 from ebpftop.kernel import attaching, bpffs, ethtool, libbpf
 from ebpftop.kernel.instance import Instance, describe_failure, sweep_stale
 from ebpftop.kernel.netlink.routes import Routes
@@ -49,33 +55,38 @@ def attach(
     bpffs.mount(lasting=pinned or lasting)
     sweep_stale()
     named = policy.access.group != AccessPolicy().group
-    instance = attaching.attach(
-        interfaces,
-        mode=mode,
-        defines=capacities(policy.capacity),
-        gid=attaching.reader_group(policy.access.group, required=named),
-        policy=str(path.resolve()) if path else "",
-        pinned=pinned,
-        configure=lambda instance: _configure(instance, policy),
-    )
-    try:
-        with bpffs.locked(instance.name):
-            _note_merging(instance)
-        apply_classes(instance, policy)
-    except BaseException:
-        with bpffs.locked(instance.name):
-            instance.remove()
-        raise
+    gid = attaching.reader_group(policy.access.group, required=named)
+    audit_path = Path(policy.audit.path) if policy.audit.path else default_path()
+    with audit.attaching(interfaces, Log(audit_path, gid)) as made:
+        instance = attaching.attach(
+            interfaces,
+            mode=mode,
+            defines=capacities(policy.capacity),
+            gid=gid,
+            policy=str(path.resolve()) if path else "",
+            audit=str(audit_path),
+            pinned=pinned,
+            configure=lambda instance: _configure(instance, policy),
+        )
+        try:
+            with bpffs.locked(instance.name):
+                _note_merging(instance)
+                _apply_classes(instance, policy)
+        except BaseException:
+            with bpffs.locked(instance.name):
+                instance.remove()
+            raise
+        made(instance)
     return instance
 
 
-def apply_classes(instance: Instance, policy: Policy, *, holding_lock: bool = False) -> None:
+def _apply_classes(instance: Instance, policy: Policy) -> None:
     """Have the classes of a policy and no others; what is so already is not touched.
 
     Raises:
         EbpftopError: They do not fit together, or an action does not work here.
     """
-    control = ShapingControl(instance, holding_lock=holding_lock)
+    control = ShapingControl(instance, part_of_act=True)
     control.apply(class_requests(policy), policy.shaping.count_sent)
 
 
@@ -108,15 +119,26 @@ def reload(instance: Instance, policy: Policy) -> None:
         EbpftopError: Something in it is wrong or does not fit; checked before anything changes.
     """
     check_limits(policy.limits.limits())
-    check_requests(vip_requests(policy))
-    check_all(class_requests(policy))
+    check_vips(vip_requests(policy))
+    check_requests(class_requests(policy))
+    reloading = Intent("reload", targets=[instance.meta.policy])
     with bpffs.locked(instance.name):
         try:
-            apply_classes(instance, policy, holding_lock=True)
-            BalancingControl(instance, holding_lock=True).apply(vip_requests(policy))
-            _configure_protection(instance, policy)
+            with Recorder(instance).recording(reloading, lambda: _state(instance)):
+                _apply_classes(instance, policy)
+                BalancingControl(instance, part_of_act=True).apply(vip_requests(policy))
+                _configure_protection(instance, policy)
         except OSError as error:
             raise describe_failure(error) from error
+
+
+def _state(instance: Instance) -> Any:
+    """Return what a policy says and a reload may change, as the audit log has it."""
+    return {
+        "limits": asdict(layout.limits(instance.maps["config"].read()[1])),
+        "classes": ShapingControl(instance, part_of_act=True).state(),
+        "vips": BalancingControl(instance, part_of_act=True).state(),
+    }
 
 
 def _note_merging(instance: Instance) -> None:
@@ -135,7 +157,7 @@ def _configure(instance: Instance, policy: Policy) -> None:
     with closing(Routes()) as routes:
         attached = [each.index for each in instance.meta.attachments]
         ways.write_ports(instance, routes.exits(attached))
-    BalancingControl(instance, holding_lock=True).apply(vip_requests(policy))
+    BalancingControl(instance, part_of_act=True).apply(vip_requests(policy))
 
 
 def _configure_protection(instance: Instance, policy: Policy) -> None:
@@ -150,7 +172,7 @@ def _configure_protection(instance: Instance, policy: Policy) -> None:
     _set_flag(table.config, Flag.DROP_UNPARSED, on=protection.unparsed == "drop")
     _configure_balancer(table.config, policy)
     table.commit()
-    control = ProtectionControl(instance, holding_lock=True)
+    control = ProtectionControl(instance, part_of_act=True)
     control.set_limits(policy.limits.limits())
     control.allow_policy(policy.allow)
     control.protect(policy.management)

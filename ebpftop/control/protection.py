@@ -11,26 +11,32 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import ControlOp, EventKind, Flag, Rule
+from ebpftop.control import limit_rules
+from ebpftop.control.audit import Intent
 from ebpftop.control.guard import Guard
+from ebpftop.control.list_states import (
+    States,
+    allow_states,
+    block_states,
+    packed,
+    unix_s,
+    until_ns,
+)
 from ebpftop.control.rules import RuleTable, entries
 from ebpftop.control.writing import InstanceWriter
 from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.format import printable
-from ebpftop.kernel.clock import coarse_ns, tick_ns
-from ebpftop.model import Limits, Prefix
+from ebpftop.kernel.clock import coarse_ns
+from ebpftop.model import BlockRequest, Limits, Prefix
 
-LOWEST_BPS = 8_000
-"""One byte a millisecond: below it a single frame would cost seconds."""
-CLOCK_TICKS_IN_BURST = 2
-PACKETS_IN_BURST = 3
-FULL_FRAME_BYTES = 1514
 MOST_EVENTS_AT_ONCE = 16
 """Blocks of a list that are told one by one; a longer list is told as its first ones."""
 OF_POLICY = "policy"
@@ -38,26 +44,31 @@ OF_POLICY = "policy"
 _NS = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class BlockRequest:
-    """One block to set."""
-
-    prefix: Prefix
-    """Whom."""
-    for_s: float | None
-    """How long, in seconds; None is for ever."""
-    reason: str = ""
-    """Why, in the operator's words."""
-
-
 class ProtectionControl(InstanceWriter):
     """The acts on one instance, as `control.Controls` says."""
 
     @contextmanager
-    def _writing(self) -> Iterator[RuleTable]:
-        """Hold the writer's lock over one act."""
+    def _writing(self, intent: Intent) -> Iterator[RuleTable]:
+        """Hold the writer's lock over one act, and record it."""
+        with self._locked():
+            table = RuleTable(self._maps)
+            with self._recording(intent, partial(self._state, table, intent)):
+                yield table
+
+    @contextmanager
+    def _maintaining(self) -> Iterator[RuleTable]:
+        """Hold the writer's lock over what is no operator's act."""
         with self._locked():
             yield RuleTable(self._maps)
+
+    def _state(self, table: RuleTable, intent: Intent) -> Any:
+        """Return the state of an act's targets, as JSON has it."""
+        if intent.facet == "limits":
+            return asdict(layout.limits(table.config))
+        prefixes = [each for each in intent.targets if isinstance(each, Prefix)]
+        if intent.facet == "allow":
+            return packed(allow_states(table, prefixes))
+        return packed(block_states(table, self._maps["auto_blocks"], prefixes))
 
     def guarded(self, prefix: Prefix) -> str | None:
         """Say why dropping `prefix` could cut the operator off; None where it could not."""
@@ -77,21 +88,57 @@ class ProtectionControl(InstanceWriter):
 
     def block_all(self, requests: Sequence[BlockRequest], *, override: bool = False) -> None:
         """Set many blocks, all or none; errors as of `block`."""
-        wanted = {request.prefix: request for request in requests}
-        if not override:
-            Guard(self._maps).check(wanted)
-        now_ns = time.monotonic_ns()
-        until_ns = [_until(request, now_ns) for request in wanted.values()]
-        reasons = [_reason(request) for request in wanted.values()]
-        with self._writing() as table:
-            _refuse_allowed(table, wanted)
-            table.write(entries(list(wanted), Rule.BLOCKED, until_ns, reasons))
+        states = {
+            request.prefix: {
+                "until_s": unix_s(_checked_time(request.for_s)),
+                "reason": printable(request.reason, layout.RULE_TEXT_BYTES),
+                "by": "manual",
+            }
+            for request in requests
+        }
+        lasting_ns = {request.prefix: int((request.for_s or 0) * _NS) for request in requests}
+        intent = _list_intent("block", "block", states)
+        self.restore_blocks(states, intent, override=override, lasting_ns=lasting_ns)
+
+    def restore_blocks(
+        self,
+        states: States,
+        intent: Intent,
+        *,
+        override: bool = False,
+        lasting_ns: Mapping[Prefix, int] | None = None,
+    ) -> None:
+        """Have these blocks, and none where the state is None; errors as of `block`.
+
+        Args:
+            states: By whom they are about.
+            intent: For the audit log.
+            override: Even if it cuts off the operator.
+            lasting_ns: How long each was asked for, to be told; without it what is left.
+        """
+        with self._writing(intent) as table:
+            held = {prefix: state for prefix, state in states.items() if state}
+            if not override:
+                Guard(self._maps).check(held)
+            _refuse_allowed(table, held)
+            ends_ns = {prefix: until_ns(state["until_s"]) for prefix, state in held.items()}
+            texts = [state["reason"] for state in held.values()]
+            table.write(entries(list(held), Rule.BLOCKED, list(ends_ns.values()), texts))
+            self._end_blocks(table, [prefix for prefix in states if prefix not in held])
             table.commit()
-            for request in list(wanted.values())[:MOST_EVENTS_AT_ONCE]:
-                self._tell(
-                    EventKind.BLOCK, request.prefix, _reason(request),
-                    int((request.for_s or 0) * _NS),
-                )  # fmt: skip
+            left_ns = lasting_ns or _left(ends_ns)
+            for prefix in list(held)[:MOST_EVENTS_AT_ONCE]:
+                self._tell(EventKind.BLOCK, prefix, held[prefix]["reason"], left_ns[prefix])
+
+    def _end_blocks(self, table: RuleTable, prefixes: Sequence[Prefix]) -> None:
+        slots = dict(zip(prefixes, table.slots_of(prefixes, Rule.BLOCKED), strict=True))
+        listed = {prefix: slot for prefix, slot in slots.items() if slot is not None}
+        automatic = [prefix for prefix in prefixes if self._blocked_automatically(prefix)]
+        table.remove(list(listed.values()))
+        for prefix in automatic:
+            self._maps["auto_blocks"].delete((prefix.high, prefix.low))
+        for prefix in list(dict.fromkeys([*listed, *automatic]))[:MOST_EVENTS_AT_ONCE]:
+            self._tell(EventKind.UNBLOCK, prefix, "by the operator")
 
     def unblock(self, prefix: Prefix) -> None:
         """End the block of exactly `prefix`, manual or automatic.
@@ -99,17 +146,13 @@ class ProtectionControl(InstanceWriter):
         Raises:
             NotFoundError: It is not blocked; names the block that covers it.
         """
-        with self._writing() as table:
-            slot = table.slot_of(prefix, Rule.BLOCKED)
-            if slot is not None:
-                table.remove([slot])
-                table.commit()
-            automatic = self._blocked_automatically(prefix)
-            if automatic:
-                self._maps["auto_blocks"].delete((prefix.high, prefix.low))
-            if slot is None and not automatic:
+        with self._writing(Intent("unblock", "block", [prefix])) as table:
+            listed = table.slot_of(prefix, Rule.BLOCKED) is not None
+            if not listed and not self._blocked_automatically(prefix):
                 raise self._not_blocked(table, prefix)
-            self._tell(EventKind.UNBLOCK, prefix, "by the operator")
+            self._end_blocks(table, [prefix])
+            if listed:
+                table.commit()
 
     def _blocked_automatically(self, prefix: Prefix) -> bool:
         """Whether an automatic block of exactly `prefix` holds; one that is over stays known."""
@@ -132,15 +175,22 @@ class ProtectionControl(InstanceWriter):
 
     def allow_all(self, prefixes: Iterable[Prefix]) -> None:
         """Put many on the allow list, all or none; those that are on it stay."""
-        wanted = list(dict.fromkeys(prefixes))
-        with self._writing() as table:
-            table.write(entries(wanted, Rule.ALLOWED, [0] * len(wanted), [""] * len(wanted)))
+        states = dict.fromkeys(prefixes, True)
+        self.restore_allowed(states, _list_intent("allow", "allow", states))
+
+    def restore_allowed(self, states: States, intent: Intent) -> None:
+        """Have these on the allow list, and not those whose state is None."""
+        with self._writing(intent) as table:
+            held = [prefix for prefix, state in states.items() if state]
+            table.write(entries(held, Rule.ALLOWED, [0] * len(held), [""] * len(held)))
+            gone = table.slots_of([p for p in states if not states[p]], Rule.ALLOWED)
+            table.remove([slot for slot in gone if slot is not None])
             table.commit()
 
     def allow_policy(self, prefixes: Iterable[Prefix]) -> None:
         """Put those of the policy file on the allow list, and take off what it no longer has."""
         wanted = set(prefixes)
-        with self._writing() as table:
+        with self._maintaining() as table:
             slots = np.flatnonzero(table.rules["kind"] == Rule.ALLOWED)
             ours = slots[table.rules["text"][slots] == OF_POLICY.encode()].tolist()
             held = {table.prefix(slot) for slot in ours}
@@ -156,7 +206,7 @@ class ProtectionControl(InstanceWriter):
         Raises:
             NotFoundError: It is not in it.
         """
-        with self._writing() as table:
+        with self._writing(Intent("disallow", "allow", [prefix])) as table:
             slot = table.slot_of(prefix, Rule.ALLOWED)
             if slot is None:
                 covering = _holder(table, prefix, Rule.ALLOWED)
@@ -175,16 +225,20 @@ class ProtectionControl(InstanceWriter):
 
     def change_limits(self, changes: Mapping[str, Any]) -> None:
         """Change some of the limits, by the names of `Limits`, and keep the rest."""
-        with self._writing() as table:
+        self.restore_limits(changes, Intent("limit", "limits", wanted=dict(changes)))
+
+    def restore_limits(self, changes: Mapping[str, Any], intent: Intent) -> None:
+        """Change some of the limits as a part of any act; errors as of `set_limits`."""
+        with self._writing(intent) as table:
             limits = replace(layout.limits(table.config), **changes)
-            check_limits(limits)
+            limit_rules.check_limits(limits)
             config = table.config
             config["burst_ns"] = int(limits.burst_s * _NS)
             config["pps"], config["bps"], config["syn"] = limits.pps, limits.bps, limits.syn
-            config["pps_cost"] = _cost(limits.pps)
-            config["syn_cost"] = _cost(limits.syn)
-            config["byte_cost"] = _cost(limits.bps, 8 << layout.BYTE_COST_SHIFT)
-            config["burst"] = _burst(config[0])
+            config["pps_cost"] = limit_rules.cost(limits.pps)
+            config["syn_cost"] = limit_rules.cost(limits.syn)
+            config["byte_cost"] = limit_rules.cost(limits.bps, 8 << layout.BYTE_COST_SHIFT)
+            config["burst"] = limit_rules.burst(config[0])
             config["grace_ns"] = int(limits.grace_s * _NS)
             config["block_for_ns"] = int(limits.block_for_s * _NS)
             flags = int(config["flags"][0]) & ~(Flag.LIMITS | Flag.DRY_RUN)
@@ -195,14 +249,14 @@ class ProtectionControl(InstanceWriter):
     def protect(self, management: Iterable[Prefix] | None = None) -> None:
         """Write who is protected now; None keeps the management prefixes there are."""
         guard = Guard(self._maps)
-        with self._writing() as table:
+        with self._maintaining() as table:
             guard.write(table, guard.management() if management is None else management)
             table.commit()
 
     def sweep(self) -> None:
         """Tell the end of blocks whose time is over, where no packet came to find out."""
         now_ns = coarse_ns()
-        with self._writing() as table:
+        with self._maintaining() as table:
             ended = table.ended(now_ns)
             for slot in ended:
                 self._run(ControlOp.END_RULE, slot=slot)
@@ -219,16 +273,19 @@ class ProtectionControl(InstanceWriter):
             self.protect()
 
 
-def _until(request: BlockRequest, now_ns: int) -> int:
-    if request.for_s is None:
-        return 0
-    if not 0 < request.for_s < math.inf:
+def _checked_time(for_s: float | None) -> float | None:
+    if for_s is not None and not 0 < for_s < math.inf:
         raise UsageError("a block lasts longer than 0 s", "say `90s`, `10m`, `2h` or `forever`")
-    return now_ns + int(request.for_s * _NS)
+    return for_s
 
 
-def _reason(request: BlockRequest) -> str:
-    return printable(request.reason, layout.RULE_TEXT_BYTES)
+def _left(ends_ns: Mapping[Prefix, int]) -> Mapping[Prefix, int]:
+    now_ns = time.monotonic_ns()
+    return {prefix: max(0, end_ns - now_ns) for prefix, end_ns in ends_ns.items()}
+
+
+def _list_intent(what: str, facet: str, states: States) -> Intent:
+    return Intent(what, facet, list(states), wanted=packed(states))
 
 
 def _holder(table: RuleTable, prefix: Prefix, kind: Rule) -> Prefix | None:
@@ -241,40 +298,3 @@ def _refuse_allowed(table: RuleTable, wanted: Iterable[Prefix]) -> None:
             f"a block of {prefix} would do nothing: {holder} is on the allow list",
             f"disallow {holder} first",
         )
-
-
-def check_limits(limits: Limits) -> None:
-    """Refuse limits that make no sense.
-
-    Raises:
-        UsageError: Names the value and what is right.
-    """
-    for name in ("pps", "bps", "syn", "grace_s", "block_for_s"):
-        if getattr(limits, name) < 0:
-            raise UsageError(f"{name} cannot be below 0", "0 switches a limit off")
-    if 0 < limits.bps < LOWEST_BPS:
-        raise UsageError("a limit below 8kbit would stop single frames", "say 8kbit or more")
-    if max(limits.pps, limits.syn) > _NS or limits.bps > 1000 * _NS:
-        raise UsageError("that limit is above any link's rate", "0 switches a limit off")
-    if not 0 < limits.burst_s <= 3600:
-        raise UsageError("a burst is above 0 and at most 1h", "say `1s`")
-    if max(limits.grace_s, limits.block_for_s) > layout.BLOCK_LONGEST_S:
-        raise UsageError("that is longer than 30 days", "block it by hand for longer")
-
-
-def _cost(rate: int, scale: int = 1) -> int:
-    """Return what one packet, or byte, costs at `rate` a second; 0 where there is no limit."""
-    return max(1, round(_NS * scale * (1 << layout.LIMITER_SHIFT) / rate)) if rate else 0
-
-
-def _burst(config: np.void) -> int:
-    """Return the burst in the kernel's unit: the operator's, unless the limits need a longer one.
-
-    A burst of fewer clock ticks would drop what arrives between two of them; one of fewer
-    packets would never show that a source has fallen well below its limit again.
-    """
-    frame_cost = int(config["byte_cost"]) * FULL_FRAME_BYTES >> layout.BYTE_COST_SHIFT
-    packet_cost = max(int(config["pps_cost"]), int(config["syn_cost"]), frame_cost)
-    ticks_ns = int(CLOCK_TICKS_IN_BURST * tick_ns())
-    burst_ns = max(int(config["burst_ns"]), ticks_ns)
-    return max(burst_ns << layout.LIMITER_SHIFT, PACKETS_IN_BURST * packet_cost)

@@ -28,6 +28,9 @@ LIST_FLAGS = {
 }
 """The flag in `config` that tells the program to search a list at all."""
 
+_FEW = 16
+"""Prefixes that are looked for one by one; for more the whole list is gone through."""
+
 _TITLES = {
     "blocked_ips": "the table of blocked addresses",
     "blocked_nets": "the table of blocked prefixes",
@@ -81,6 +84,13 @@ class RuleTable:
             & (rules["address"]["high"] == prefix.high)
         )
         return int(hits[0]) if len(hits) else None
+
+    def slots_of(self, prefixes: Sequence[Prefix], kind: Rule) -> Sequence[int | None]:
+        """Return the slot of each prefix, None where it is not listed."""
+        if len(prefixes) < _FEW:
+            return [self.slot_of(prefix, kind) for prefix in prefixes]
+        known = {key: slot for slot, key in enumerate(_keys(self.rules))}
+        return [known.get((kind, p.length, p.high, p.low)) for p in prefixes]
 
     def prefix(self, slot: int) -> Prefix:
         """Return the address or prefix of a slot."""

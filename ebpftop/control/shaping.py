@@ -10,14 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ebpftop.bpf import shaper_layout as layout
 from ebpftop.bpf.shaper_layout import ShaperFlag
+from ebpftop.control.audit import Intent
 from ebpftop.control.class_actions import ClassActions
 from ebpftop.control.class_queues import QUEUES, ClassQueues
-from ebpftop.control.class_rules import check_class, check_family, check_together
+from ebpftop.control.class_rules import check_class, check_family
+from ebpftop.control.class_states import (
+    ClassRequest,
+    check_requests,
+    class_state,
+    key_of,
+    member_state,
+    whole_state,
+)
 from ebpftop.control.class_table import ClassTable
 from ebpftop.control.class_undo import Standing
 from ebpftop.control.writing import InstanceWriter
@@ -34,23 +44,13 @@ COUNT_SENT = ("auto", "on", "off")
 """Whether to count what is sent to each address; `auto` does while something is shaped."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassRequest:
-    """A class as a policy wants it."""
-
-    wanted: TrafficClass
-    """What it is."""
-    members: Sequence[Prefix]
-    """Who is in it."""
-
-
 class ShapingControl(InstanceWriter):
     """The acts on one instance, as `control.ShapingControls` says."""
 
     @contextmanager
-    def _writing(self) -> Iterator[tuple[ClassTable, ClassActions]]:
-        """Hold the writer's lock over one act; where it fails, all is as it was before."""
-        with self._locked():
+    def _writing(self, intent: Intent) -> Iterator[tuple[ClassTable, ClassActions]]:
+        """Hold the writer's lock over one act, and record it; what fails leaves all as it was."""
+        with self._locked(), self._recording(intent, partial(self._state, intent)):
             before = Standing(self._instance)
             table, queues = self._table(), ClassQueues(self._instance)
             try:
@@ -61,6 +61,22 @@ class ShapingControl(InstanceWriter):
                     before.put_back(table, queues)
                     self._settle(self._table(), ClassQueues(self._instance))
                 raise
+
+    def _state(self, intent: Intent) -> Any:
+        """Return the state of an act's target, as JSON has it."""
+        table = self._table()
+        match intent.facet:
+            case "class":
+                return class_state(table, key_of(intent.target))
+            case "member":
+                return member_state(table, Prefix.parse(intent.target))
+            case "count-sent":
+                return self.counting_sent()
+        return whole_state(table)
+
+    def state(self) -> Any:
+        """Return all classes with their members, as JSON has it."""
+        return whole_state(self._table())
 
     # Classes
 
@@ -79,23 +95,32 @@ class ShapingControl(InstanceWriter):
             NotFoundError: There is no such parent.
             KernelRefusedError: The action that was asked for does not work here.
         """
-        with self._writing() as (table, actions):
-            slot = table.slot_of(key)
-            if slot is None and "rate_bps" not in changes:
-                raise UsageError(f"{printable(str(key))} is a new class", "say --rate, as 50mbit")
-            base = TrafficClass(key, 0) if slot is None else table.wanted(slot)
-            if slot is not None and base.burst_bytes == default_burst(
-                base.rate_bps, table.action(slot).name.lower()
-            ):
-                base = replace(base, burst_bytes=0)  # nobody chose it
-            wanted = replace(base, **changes)
-            check_class(wanted)
-            check_family(table, wanted)
-            actions.put(wanted)
-            for prefix in members:
-                table.assign(prefix, table.require(key))
-            if members:
-                table.commit()
+        wanted = {**changes, **({"members": list(map(str, members))} if members else {})}
+        with self._writing(Intent("class set", "class", [str(key)], wanted)) as (table, actions):
+            self._set(table, actions, key, changes)
+            self._put_into(table, key, members)
+
+    def _set(
+        self, table: ClassTable, actions: ClassActions, key: ClassKey, changes: Mapping[str, Any]
+    ) -> None:
+        slot = table.slot_of(key)
+        if slot is None and "rate_bps" not in changes:
+            raise UsageError(f"{printable(str(key))} is a new class", "say --rate, as 50mbit")
+        base = TrafficClass(key, 0) if slot is None else table.wanted(slot)
+        if slot is not None and base.burst_bytes == default_burst(
+            base.rate_bps, table.action(slot).name.lower()
+        ):
+            base = replace(base, burst_bytes=0)  # nobody chose it
+        wanted = replace(base, **changes)
+        check_class(wanted)
+        check_family(table, wanted)
+        actions.put(wanted)
+
+    def _put_into(self, table: ClassTable, key: ClassKey, members: Sequence[Prefix]) -> None:
+        for prefix in members:
+            table.assign(prefix, table.require(key))
+        if members:
+            table.commit()
 
     def delete_class(self, key: ClassKey) -> None:
         """Take a class away; its addresses are in none then.
@@ -104,13 +129,31 @@ class ShapingControl(InstanceWriter):
             NotFoundError: There is none.
             UsageError: It is a ceiling over others.
         """
-        with self._writing() as (table, actions):
-            slot = table.require(key)
-            children = table.children(slot)
-            if children:
-                names = ", ".join(table.key(child).name for child in children)
-                raise UsageError(f"{key} is a ceiling over {names}", "delete those first")
-            actions.remove(slot)
+        with self._writing(Intent("class del", "class", [str(key)])) as (table, actions):
+            self._delete(table, actions, key)
+
+    def _delete(self, table: ClassTable, actions: ClassActions, key: ClassKey) -> None:
+        slot = table.require(key)
+        children = table.children(slot)
+        if children:
+            names = ", ".join(table.key(child).name for child in children)
+            raise UsageError(f"{key} is a ceiling over {names}", "delete those first")
+        actions.remove(slot)
+
+    def restore_class(self, key: ClassKey, state: Mapping[str, Any] | None, intent: Intent) -> None:
+        """Have a class as an earlier state says, or none; errors as of the acts.
+
+        One that is made anew gets its members back; one that is there keeps those it has.
+        """
+        with self._writing(intent) as (table, actions):
+            if state is None:
+                self._delete(table, actions, key)
+                return
+            fresh = table.slot_of(key) is None
+            values = {name: value for name, value in state.items() if name != "members"}
+            self._set(table, actions, key, values)
+            if fresh:
+                self._put_into(table, key, list(map(Prefix.parse, state["members"])))
 
     # Members
 
@@ -121,7 +164,7 @@ class ShapingControl(InstanceWriter):
             NotFoundError: There is no such class.
             UsageError: It is a ceiling over others.
         """
-        with self._writing() as (table, _):
+        with self._writing(Intent("assign", "member", [str(prefix)], name)) as (table, _):
             keys = [ClassKey(name, each) for each in DIRECTIONS if direction in (None, each)]
             slots = [slot for key in keys if (slot := table.slot_of(key)) is not None]
             if not slots:
@@ -136,24 +179,46 @@ class ShapingControl(InstanceWriter):
         Raises:
             NotFoundError: It is in none.
         """
-        with self._writing() as (table, _):
+        with self._writing(Intent("unassign", "member", [str(prefix)])) as (table, _):
             if not [d for d in DIRECTIONS if table.unassign(prefix, d)]:
                 raise NotFoundError(
                     f"{prefix} is in no class by itself", "`ebpftop classes` lists who is"
                 )
             table.commit()
 
+    def restore_member(
+        self, prefix: Prefix, state: Mapping[str, str | None], intent: Intent
+    ) -> None:
+        """Have a prefix in the classes of an earlier state; errors as of `assign`."""
+        with self._writing(intent) as (table, _):
+            for direction, name in state.items():
+                if name is None:
+                    table.unassign(prefix, direction)
+                else:
+                    table.assign(prefix, table.require(ClassKey(name, direction)))
+            table.commit()
+
     # Everything
 
-    def apply(self, requests: Sequence[ClassRequest], count_sent: str = "auto") -> None:
+    def apply(
+        self,
+        requests: Sequence[ClassRequest],
+        count_sent: str = "auto",
+        intent: Intent | None = None,
+    ) -> None:
         """Have these classes and members and no others; what is so already is not touched.
+
+        Args:
+            requests: The classes.
+            count_sent: A word of `COUNT_SENT`.
+            intent: For the audit log; without it, `reload`.
 
         Raises:
             UsageError: They do not fit together; nothing has changed.
             KernelRefusedError: An action that was asked for does not work here.
         """
-        check_all(requests)
-        with self._writing() as (table, actions):
+        check_requests(requests)
+        with self._writing(intent or Intent("reload", "classes")) as (table, actions):
             wanted = {request.wanted.key: request.wanted for request in requests}
             for held in map(table.wanted, table.slots()):
                 # Nothing may be below a class that goes.
@@ -181,11 +246,16 @@ class ShapingControl(InstanceWriter):
             if held.get((prefix, direction)) != slot:
                 table.assign(prefix, slot)
 
-    def count_sent(self, word: str) -> None:
+    def count_sent(self, word: str, intent: Intent | None = None) -> None:
         """Count what is sent to each address: `auto`, `on` or `off`."""
-        with self._writing() as (table, _):
+        intent = intent or Intent("count-sent", "count-sent", wanted=word)
+        with self._writing(intent) as (table, _):
             table.config["count_sent"] = COUNT_SENT.index(word)
             table.commit()
+
+    def counting_sent(self) -> str:
+        """Return the word of `COUNT_SENT` in force."""
+        return COUNT_SENT[int(self._table().config["count_sent"][0])]
 
     # What the classes need
 
@@ -207,28 +277,3 @@ class ShapingControl(InstanceWriter):
             table.commit()
         queued = any(table.action(slot) in QUEUES for slot in table.slots())
         queues.settle(used, counts=counts, queued=queued)
-
-
-def check_all(requests: Sequence[ClassRequest]) -> None:
-    """Refuse classes that make no sense by themselves or beside each other.
-
-    Raises:
-        UsageError: Names the first.
-        NotFoundError: A parent is missing.
-    """
-    keys: set[ClassKey] = set()
-    for request in requests:
-        check_class(request.wanted)
-        if request.wanted.key in keys:
-            raise UsageError(f"there are two classes {request.wanted.key}", "name them apart")
-        keys.add(request.wanted.key)
-    check_together([request.wanted for request in requests])
-    members: dict[tuple[Prefix, str], str] = {}
-    for request in requests:
-        key = request.wanted.key
-        if request.members and any(r.wanted.parent == key.name for r in requests):
-            raise UsageError(f"{key} is a ceiling over other classes", "assign to one of those")
-        for prefix in request.members:
-            other = members.setdefault((prefix, key.direction), key.name)
-            if other != key.name:
-                raise UsageError(f"{prefix} is in {other} and in {key.name}", "take one away")

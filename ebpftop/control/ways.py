@@ -63,11 +63,10 @@ class WayKeeper(InstanceWriter):
 
     Args:
         instance: Open for writing; who opened it closes it.
-        holding_lock: The caller holds the writer's lock over all acts.
     """
 
-    def __init__(self, instance: Instance, *, holding_lock: bool = False) -> None:
-        super().__init__(instance, holding_lock=holding_lock)
+    def __init__(self, instance: Instance) -> None:
+        super().__init__(instance)
         self._changes = Changes()
         self._routes = Routes()
         self._view = _View()

@@ -80,6 +80,7 @@ def attach(
     defines: Mapping[str, int],
     gid: int,
     policy: str,
+    audit: str,
     pinned: bool,
     configure: Callable[[Instance], None],
 ) -> Instance:
@@ -91,6 +92,7 @@ def attach(
         defines: Capacities, by the names the C side gives them.
         gid: Group that may read the maps; 0 for nobody but root.
         policy: Path of the policy file, for `meta`.
+        audit: Path of the audit log, for `meta`.
         pinned: The links outlive this process.
         configure: Called before the first packet, with the writer's lock held.
 
@@ -104,7 +106,7 @@ def attach(
                 links = _free_links(interfaces)
                 for link in links:
                     tc_hooks.clear_interface(link.index)  # what a crash left
-                instance = _created(folder, links, defines, gid, policy)
+                instance = _created(folder, links, defines, gid, (policy, audit))
                 _put_in_force(instance, mode, pinned, configure)
                 return instance
     raise AssertionError("there is always another name")
@@ -121,13 +123,17 @@ def _folders(first: Link) -> Iterator[Path]:
 
 
 def _created(
-    folder: Path, links: Sequence[Link], defines: Mapping[str, int], gid: int, policy: str
+    folder: Path,
+    links: Sequence[Link],
+    defines: Mapping[str, int],
+    gid: int,
+    paths: tuple[str, str],
 ) -> Instance:
     try:
         folder.mkdir(mode=0o700)
         loading.load(folder, defines)
         _open_to_group(folder, gid)
-        return _with_meta(folder, links, policy)
+        return _with_meta(folder, links, *paths)
     except OSError as error:
         bpffs.remove(folder.name)
         raise KernelRefusedError(f"cannot write to {folder}: {error.strerror}", REMOUNT) from error
@@ -170,7 +176,7 @@ def _open_to_group(folder: Path, gid: int) -> None:
     folder.chmod(0o750)
 
 
-def _with_meta(folder: Path, links: Sequence[Link], policy: str) -> Instance:
+def _with_meta(folder: Path, links: Sequence[Link], policy: str, audit: str) -> Instance:
     """Write the first `meta`, with which the folder can be opened."""
     programs = []
     for name in PROGRAMS:
@@ -180,7 +186,7 @@ def _with_meta(folder: Path, links: Sequence[Link], policy: str) -> Instance:
         programs.append(LoadedProgram(name, info.id, info.tag, info.verified_insns))
     meta = Meta(
         version=__version__, layout=fingerprint(), namespace=network_namespace(),
-        attached_s=time.time(), policy=policy, programs=programs,
+        attached_s=time.time(), policy=policy, audit=audit, programs=programs,
         attachments=[Attachment(link.name, link.index, "") for link in links],
     )  # fmt: skip
     return Instance(folder, read_only=False, meta=meta)

@@ -21,6 +21,8 @@ from ebpftop.errors import KernelRefusedError, NotPermittedError
 RUN = Path("/run/ebpftop")
 BPFFS = RUN / "bpf"
 LOCK_PATIENCE_S = 10.0
+PENDING = ".pending-"
+"""Between an instance's name and an act's, in the name of the file about one that waits."""
 
 
 def _mounts(process: str) -> list[list[str]]:
@@ -190,12 +192,17 @@ def names() -> list[str]:
 def remove(name: str) -> None:
     """Take away an instance's folder with all its pins; call it under the writer's lock."""
     shutil.rmtree(BPFFS / name, ignore_errors=True)
-    for duty in DUTIES:
-        (RUN / f"{name}.{duty}").unlink(missing_ok=True)
+    for path in (*(RUN / f"{name}.{duty}" for duty in DUTIES), *pending_files(name)):
+        path.unlink(missing_ok=True)
 
 
-DUTIES = ("control", "checks")
-"""What one process at a time does for an instance: control it by a dashboard, check health."""
+def pending_files(name: str) -> list[Path]:
+    """Return the files about acts on an instance that wait to be confirmed."""
+    return sorted(RUN.glob(f"{name}{PENDING}*"))
+
+
+DUTIES = {"control": "has control", "checks": "checks the backends"}
+"""What one process at a time does for an instance, and how it is said of that one."""
 
 
 class Seat:
@@ -207,15 +214,18 @@ class Seat:
     """
 
     def __init__(self, name: str, duty: str) -> None:
+        self._does = DUTIES[duty]
         self._handle = os.open(RUN / f"{name}.{duty}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
-    def take(self) -> str | None:
-        """Take the seat; says who sits there where it is taken."""
+    def take(self, user: str) -> str | None:
+        """Take the seat for `user`; says who has it, and since when, where it is taken."""
         if not _flock(self._handle, 0.0):
-            return os.pread(self._handle, 200, 0).decode(errors="replace") or "another process"
-        user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
+            said = os.pread(self._handle, 200, 0).decode(errors="replace")
+            return said or f"another process {self._does}"
+        since = time.strftime("%a %H:%M:%S")
         os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{user}, process {os.getpid()}".encode(), 0)
+        words = f"{user}, process {os.getpid()} {self._does} since {since}"
+        os.pwrite(self._handle, words.encode(), 0)
         return None
 
     def close(self) -> None:

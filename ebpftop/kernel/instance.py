@@ -90,6 +90,8 @@ class Meta:
     """The programs."""
     policy: str = ""
     """Path of the policy file it was attached with; empty for none."""
+    audit: str = ""
+    """Path of the audit log; empty for the default."""
 
     @property
     def pipeline(self) -> LoadedProgram:
@@ -140,6 +142,11 @@ class Instance:
     def name(self) -> str:
         """Name of its folder and of its locks."""
         return self.folder.name
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other instance there ever was, for the audit log."""
+        return f"{self.name}@{round(self.meta.attached_s * 1000)}"
 
     def _open_map(self, name: str) -> None:
         fd = libbpf.open_pin(self.folder / name, read_only=self.read_only)

@@ -9,6 +9,7 @@ Units: `_ns` are nanoseconds of CLOCK_MONOTONIC, `_s` seconds, `bps` bits a seco
 packets a second. A rate that is not known yet is NaN in a column and None elsewhere.
 """
 
+from ebpftop.model.acts import Act
 from ebpftop.model.addresses import SERVICE_PROTOCOLS, Prefix, Service
 from ebpftop.model.balancing import (
     ALGORITHMS,
@@ -34,7 +35,15 @@ from ebpftop.model.inspection import (
     Listing,
     ProgramFacts,
 )
-from ebpftop.model.protection import Allowed, Blocks, Limits, Sent, Sources, SourceState
+from ebpftop.model.protection import (
+    Allowed,
+    BlockRequest,
+    Blocks,
+    Limits,
+    Sent,
+    Sources,
+    SourceState,
+)
 from ebpftop.model.shaping import (
     DIRECTIONS,
     SHAPINGS,
@@ -68,9 +77,11 @@ __all__ = [
     "SHAPINGS",
     "U64",
     "VERDICTS",
+    "Act",
     "Allowed",
     "Backend",
     "Backends",
+    "BlockRequest",
     "Blocks",
     "ClassKey",
     "Classes",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass
 
 _MASK64 = (1 << 64) - 1
@@ -29,6 +30,12 @@ class Prefix:
         Raises:
             ValueError: It is no address or prefix, or host bits are set under the prefix.
         """
+        try:
+            # Long lists consist of these: ipaddress takes twenty times as long.
+            packed = socket.inet_pton(socket.AF_INET, text)
+            return cls(0, _V4_MAPPED | int.from_bytes(packed, "big"))
+        except OSError:
+            pass
         network = ipaddress.ip_network(text.strip(), strict=True)
         value = int(network.network_address)
         if network.version == 4:
@@ -65,7 +72,8 @@ class Prefix:
 
     def __str__(self) -> str:
         if self.is_ipv4:
-            text = str(ipaddress.IPv4Address(self.low & 0xFFFFFFFF))
+            low = self.low
+            text = f"{low >> 24 & 255}.{low >> 16 & 255}.{low >> 8 & 255}.{low & 255}"
             return text if self.is_host else f"{text}/{self.length - 96}"
         text = str(ipaddress.IPv6Address(self.high << 64 | self.low))
         return text if self.is_host else f"{text}/{self.length}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ebpftop.model.acts import Act
 from ebpftop.model.addresses import Prefix
 from ebpftop.model.balancing import Backends, Connections, Vips
 from ebpftop.model.columns import Clock
@@ -181,6 +182,8 @@ class Snapshot:
     """Where it goes."""
     connections: Connections | None = None
     """The flows; None where they were not asked for."""
+    acts: Sequence[Act] | None = ()
+    """What operators did, oldest first; None where the audit log is closed to the reader."""
     inspection: Inspection | None = None
     """What a close look found; None where nobody asked for one."""
     faults: Sequence[str] = ()

@@ -17,6 +17,10 @@ from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError, UsageError
 from ebpftop.model import Prefix, Snapshot
 from ebpftop.screens.dialog import Dialog, field_row, target_facts
+from ebpftop.screens.pane import Picture
+from ebpftop.screens.revert_field import RevertField
+from ebpftop.screens.stopped import foresight_rows
+from ebpftop.screens.what_if import if_blocked
 from ebpftop.widgets.cells import Cell
 
 DEFAULT_DURATION = "10m"
@@ -31,7 +35,7 @@ class BlockDialog(Dialog):
 
     Args:
         controls: What blocks.
-        snapshot: What is known when it opens.
+        picture: What is known when it opens.
         target: The address; None for one that is typed.
     """
 
@@ -44,12 +48,11 @@ class BlockDialog(Dialog):
         reason: str | None
         """Why dropping it could cut the operator off; None where it could not."""
 
-    def __init__(
-        self, controls: Controls, snapshot: Snapshot, target: Prefix | None = None
-    ) -> None:
+    def __init__(self, controls: Controls, picture: Picture, target: Prefix | None = None) -> None:
         super().__init__("New block" if target is None else f"Block {target}", "block")
         self._controls = controls
-        self._snapshot = snapshot
+        self._snapshot = picture.snapshot
+        self._history = picture.sources
         self.target = target
         self._guarded: dict[Prefix, str | None] = {}
         whole = "" if target is None else str(target.length - _offset(target))
@@ -57,6 +60,7 @@ class BlockDialog(Dialog):
         self._length = Input(whole, compact=True, id="length", restrict=r"[0-9]{0,3}")
         self._duration = Input(DEFAULT_DURATION, compact=True, id="duration")
         self._reason = Input(compact=True, id="reason", max_length=120)
+        self._revert = RevertField()
         self._override = Input(compact=True, id="override")
         self._override_row = field_row(OVERRIDE, self._override)
         self._override_row.add_class("override")
@@ -73,6 +77,7 @@ class BlockDialog(Dialog):
             prefix,
             field_row("for", self._duration, "90s, 10m, 2h, forever"),
             field_row("reason", self._reason),
+            self._revert,
             self._override_row,
         )
 
@@ -83,7 +88,9 @@ class BlockDialog(Dialog):
         self.show(self._snapshot)
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw what the prefix sends now, and whether it holds the operator's own access."""
+        """Draw what the prefix sends and sent, and whether it holds the operator's own access."""
+        if snapshot.sequence != self._snapshot.sequence:
+            self._history = self._history.extended(snapshot)
         self._snapshot = snapshot
         try:
             prefix = self._prefix()
@@ -93,6 +100,8 @@ class BlockDialog(Dialog):
             return
         rows = [[Cell("blocks", "muted"), Cell(str(prefix), "strong")]]
         rows.extend(target_facts(snapshot, prefix))
+        allowed = [snapshot.allowed.prefix(row) for row in range(len(snapshot.allowed))]
+        rows.extend(foresight_rows(if_blocked(self._history, prefix, allowed)))
         reason = self._guarded.get(prefix)
         if reason is not None:
             rows.append([Cell("careful", "alarm"), Cell(reason, "bad")])
@@ -109,6 +118,8 @@ class BlockDialog(Dialog):
             for_s = fmt.parse_duration(self._duration.value)
             if for_s == 0:
                 raise UsageError("a block of no time blocks nothing", "write 90s, 10m or forever")
+            field = self._revert.entry
+            controls = self._revert.guarding(self._controls)
         except UsageError as error:
             self.complain(str(error), field)
             return
@@ -117,13 +128,13 @@ class BlockDialog(Dialog):
             self.complain(f"type {OVERRIDE} to block what your own access needs", self._override)
             return
         act = partial(
-            self._controls.block,
+            controls.block,
             prefix,
             for_s=for_s,
             reason=fmt.printable(self._reason.value.strip()),
             override=override and self._guarded.get(prefix) is not None,
         )
-        self.attempt(act, f"Block {prefix} for {fmt.duration_text(for_s)}")
+        self.attempt(act, f"Block {prefix} for {fmt.duration_text(for_s)}{self._revert.said()}")
 
     @on(Input.Submitted)
     def _submitted(self) -> None:

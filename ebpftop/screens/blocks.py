@@ -15,6 +15,7 @@ from ebpftop.model import Blocks, Clock, Prefix, Snapshot
 from ebpftop.screens.block_dialog import BlockDialog
 from ebpftop.screens.dialog import disallow_dialog, unblock_dialog
 from ebpftop.screens.figures import age, limits_cells, number_of, rate, time_left
+from ebpftop.screens.list_dialogs import ExportDialog, ImportDialog
 from ebpftop.screens.list_pane import ListPane, field_kinds
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.targets import sending
@@ -178,6 +179,8 @@ class BlocksPane(ListPane):
         return {
             **super().acts(),
             "new-block": self._new_block,
+            "import": self._import,
+            "export": self._export,
             "unblock": lambda: self._open(unblock_dialog),
             "disallow": lambda: self._open(disallow_dialog),
         }
@@ -207,4 +210,13 @@ class BlocksPane(ListPane):
 
     def _new_block(self) -> None:
         if self.controls is not None and self.picture is not None:
-            self.app.push_screen(BlockDialog(self.controls, self.picture.snapshot))
+            self.app.push_screen(BlockDialog(self.controls, self.picture))
+
+    def _import(self) -> None:
+        if self.controls is not None and self.picture is not None:
+            allow = self._on_allowed
+            self.app.push_screen(ImportDialog(self.controls, self.picture.snapshot, allow=allow))
+
+    def _export(self) -> None:
+        if self.picture is not None:
+            self.app.push_screen(ExportDialog(self.picture.snapshot, allowed=self._on_allowed))

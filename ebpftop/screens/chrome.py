@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from ebpftop import format as fmt
 from ebpftop.actions import PINNED, Action, command
 from ebpftop.model import Snapshot
-from ebpftop.screens.pane import Pane
+from ebpftop.screens.pane import Pane, Picture
 from ebpftop.widgets.bar import length_of
 from ebpftop.widgets.cells import Cell, Tone
 
@@ -54,6 +54,13 @@ def identity(
         left.append(Cell(cost, "muted"))
     left.append(Cell(f"up {fmt.duration(snapshot.uptime_s)}", "muted"))
     return left, [wall_time(snapshot)]
+
+
+def paused_at(picture: Picture | None) -> Sequence[Cell]:
+    """Return what is said beside the tabs while the display stands still."""
+    if picture is None:
+        return ()
+    return [Cell(f"PAUSED at {wall_time(picture.snapshot).text}", "badge")]
 
 
 def wall_time(snapshot: Snapshot) -> Cell:

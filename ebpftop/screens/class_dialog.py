@@ -21,6 +21,7 @@ from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.figures import rate
 from ebpftop.screens.foresight import foresight, unknown
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.revert_field import RevertField
 from ebpftop.widgets.cells import Cell
 
 
@@ -66,12 +67,14 @@ class ClassDialog(Dialog):
         self._burst = Input(
             size_text(before.burst_bytes) if before else "", compact=True, id="burst"
         )
+        self._revert = RevertField()
 
     def fields(self) -> Sequence[Widget]:
-        """Return the rate and the burst."""
+        """Return the rate, the burst, and the time to confirm them within."""
         return (
             field_row("rate", self._rate, "8kbit, 50mbit, 1gbit"),
             field_row("burst", self._burst, "64kb, 1mb; 0 for what suits the rate"),
+            self._revert,
         )
 
     def on_mount(self) -> None:
@@ -122,6 +125,8 @@ class ClassDialog(Dialog):
             rate_bps = fmt.parse_rate(self._rate.value)
             field = self._burst
             burst_bytes = fmt.parse_size(self._burst.value)
+            field = self._revert.entry
+            controls = self._revert.guarding(self._controls)
         except UsageError as error:
             self.complain(str(error), field)
             return
@@ -133,8 +138,8 @@ class ClassDialog(Dialog):
         if not changes:
             self.complain("neither is changed", self._rate)
             return
-        act = partial(self._controls.shaping.set_class, self.target, changes)
-        self.attempt(act, f"Set class {self.target}")
+        act = partial(controls.shaping.set_class, self.target, changes)
+        self.attempt(act, f"Set class {self.target}{self._revert.said()}")
 
     @on(Input.Changed)
     def _changed(self) -> None:

@@ -51,8 +51,8 @@ class Dialog(ModalScreen[None]):
         """Asks the app to run an act off the event loop, and to say how it went."""
 
         dialog: Dialog | None
-        """Who asks, and is told of the outcome; None for a pane."""
-        act: Callable[[], None]
+        """Who asks, and is told of the outcome; None for a pane or a key that needs no dialog."""
+        act: Callable[[], object]
         """What to run; raises an `EbpftopError` where it cannot be done."""
         said: str
         """What to tell the operator once it is done."""

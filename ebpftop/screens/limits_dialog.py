@@ -19,6 +19,10 @@ from ebpftop.errors import UsageError
 from ebpftop.model import Limits, Snapshot
 from ebpftop.screens.dialog import Dialog
 from ebpftop.screens.figures import limits_cells
+from ebpftop.screens.pane import Picture
+from ebpftop.screens.revert_field import RevertField
+from ebpftop.screens.stopped import foresight_rows
+from ebpftop.screens.what_if import if_limited
 from ebpftop.widgets.cells import Cell
 
 
@@ -77,12 +81,14 @@ class LimitsDialog(Dialog):
 
     Args:
         controls: What sets them.
-        snapshot: What is known when it opens.
+        picture: What is known when it opens.
     """
 
-    def __init__(self, controls: Controls, snapshot: Snapshot) -> None:
+    def __init__(self, controls: Controls, picture: Picture) -> None:
         super().__init__("Limits for every source", "put in force")
         self._controls = controls
+        snapshot = self._snapshot = picture.snapshot
+        self._history = picture.sources
         self._inputs = {
             setting.name: Input(
                 setting.text(getattr(snapshot.limits, setting.name)),
@@ -91,11 +97,12 @@ class LimitsDialog(Dialog):
             )
             for setting in _SETTINGS
         }
+        self._revert = RevertField()
         self.show(snapshot)
 
     def fields(self) -> Sequence[Widget]:
         """Return a line for each setting."""
-        return [
+        rows = [
             Horizontal(
                 Label(setting.label, classes="label", markup=False),
                 self._inputs[setting.name],
@@ -104,17 +111,40 @@ class LimitsDialog(Dialog):
             )
             for setting in _SETTINGS
         ]
+        return [*rows, self._revert]
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw the limits in force now."""
+        """Draw the limits in force now, and what those in the fields would have stopped."""
+        if snapshot.sequence != self._snapshot.sequence:
+            self._history = self._history.extended(snapshot)
+        self._snapshot = snapshot
         cells = limits_cells(snapshot.limits)[1:]
         amounts = "   ".join(cell.text for cell in cells if cell.tone == "strong")
         rest = "   ".join(cell.text for cell in cells if cell.tone != "strong")
         labels = ("in force", "") if amounts else ("in force",)
         words = (amounts, rest) if amounts else (rest,)
-        self.facts.show(
-            [[Cell(a, "muted"), Cell(b, "strong")] for a, b in zip(labels, words, strict=True)]
-        )
+        rows = [[Cell(a, "muted"), Cell(b, "strong")] for a, b in zip(labels, words, strict=True)]
+        self.facts.show([*rows, *self._foresight()])
+
+    def _foresight(self) -> list[list[Cell]]:
+        """Say what the limits in the fields would have stopped in the last minute."""
+        try:
+            limits = self._limits()
+        except UsageError:
+            return [[Cell("foresight", "muted"), Cell(fmt.UNKNOWN, "muted")], [Cell(""), Cell("")]]
+        snapshot = self._snapshot
+        spared = [snapshot.allowed.prefix(row) for row in range(len(snapshot.allowed))]
+        spared += [prefix for prefix, _ in snapshot.protected]
+        note = "connection requests are not known by source" if limits.syn else ""
+        return foresight_rows(if_limited(self._history, limits, spared), note=note)
+
+    def _limits(self) -> Limits:
+        values = {s.name: s.parse(self._inputs[s.name].value) for s in _SETTINGS}
+        return Limits(**values)
+
+    @on(Input.Changed)
+    def _changed(self) -> None:
+        self.show(self._snapshot)
 
     def action_confirm(self) -> None:
         """Check the fields and put them in force."""
@@ -127,7 +157,12 @@ class LimitsDialog(Dialog):
                 self.complain(f"{setting.label}: {error}", field)
                 return
         limits = Limits(**values)
-        self.attempt(partial(self._controls.set_limits, limits), "Set the limits")
+        try:
+            controls = self._revert.guarding(self._controls)
+        except UsageError as error:
+            self.complain(str(error), self._revert.entry)
+            return
+        self.attempt(partial(controls.set_limits, limits), f"Set the limits{self._revert.said()}")
 
     @on(Input.Submitted)
     def _submitted(self) -> None:

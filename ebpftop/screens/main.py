@@ -13,6 +13,7 @@ from ebpftop import actions
 from ebpftop.actions import Action
 from ebpftop.control import Controls
 from ebpftop.screens import chrome
+from ebpftop.screens.acts import ActsPane
 from ebpftop.screens.alerts import alerts
 from ebpftop.screens.balancer import BalancerPane
 from ebpftop.screens.blocks import BlocksPane
@@ -27,7 +28,7 @@ from ebpftop.widgets.cells import GAP, Cell
 
 PANES: tuple[type[Pane], ...] = (
     OverviewPane, TalkersPane, BlocksPane, BalancerPane, ShaperPane, ConnectionsPane,
-    ProgramsPane,
+    ActsPane, ProgramsPane,
 )  # fmt: skip
 """The panes, in the order of their tabs."""
 
@@ -90,8 +91,17 @@ class MainScreen(Screen[None]):
             self.pane.show(picture)
         self.pane.enter()
 
-    def show_lost(self, words: str) -> None:
-        """Say across the whole width that nothing new comes; the last figures stay and look it."""
+    def show_lost(self, why: str, picture: Picture | None) -> None:
+        """Say across the whole width that nothing new comes; the last figures stay and look it.
+
+        Args:
+            why: The reason.
+            picture: What is displayed; None before the first snapshot.
+        """
+        words = f"SOURCE LOST  {why}."
+        if picture is not None:
+            words += f" The figures are from {chrome.wall_time(picture.snapshot).text}."
+        words += f" {actions.key('quit')} quits"
         self._banner.update(words)
         self._banner.display = True
         self.add_class("-lost")
@@ -127,9 +137,11 @@ class MainScreen(Screen[None]):
         self._alerts.display = bool(told)
         self._alerts.show(told)
         switches = [action for action in actions.current() if action.opens]
-        beside = beside_tabs or self.pane.summary()
-        room = self.size.width - length_of(beside) - 2 - GAP
-        self._tabs.show(chrome.tabs(switches, self.pane.NAME, room), beside)
+        # The pane's own summary yields to the tabs, unless it says that rows are left out.
+        summary = self.pane.summary()
+        firm = beside_tabs or (summary if self.pane.filter_text else ())
+        room = self.size.width - length_of(firm) - 2 - GAP
+        self._tabs.show(chrome.tabs(switches, self.pane.NAME, room), beside_tabs or summary)
         self._place.display = place is not None
         if place is not None:
             self._place.show(*place)

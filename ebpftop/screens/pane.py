@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -85,6 +85,13 @@ class Pane(Vertical):
     def holds_order(self) -> bool:
         """Whether its rows stay in the order that they had."""
         return False
+
+    def badges(self) -> Iterator[Cell]:
+        """Yield what the header says of it besides."""
+        if self.holds_order:
+            yield Cell("ORDER HELD", "badge")
+        if self.filter_text:
+            yield Cell(f"FILTER {self.filter_text}", "badge")
 
     def look_for(self, expression: str, target: Any) -> None:
         """Show what another pane sent the operator here for.

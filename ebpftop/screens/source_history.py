@@ -42,6 +42,8 @@ class Tick:
     """The same three of all other sources together."""
     sent_bps: F32 | None = None
     """Bits a second sent to each; None where that was not counted."""
+    received_pps: float = 0.0
+    """Packets a second of all there are, those without a source's row included."""
 
     def within(self, prefix: Prefix) -> NDArray[np.bool_]:
         """Return which rows lie within `prefix`."""
@@ -147,6 +149,7 @@ def _tick(snapshot: Snapshot, now_s: float, interval_s: float) -> Tick:
     return Tick(
         now_s, interval_s, sources.high[rows], sources.low[rows], single[0], single[1], single[2],
         (rest[0], rest[1], rest[2]), _sent(snapshot, rows),
+        max(sums[0], snapshot.rates.pps.get("received", 0.0) if snapshot.rates else 0.0),
     )  # fmt: skip
 
 

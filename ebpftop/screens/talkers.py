@@ -9,10 +9,12 @@ import numpy as np
 
 from ebpftop import actions, model
 from ebpftop import format as fmt
+from ebpftop.control import Controls
 from ebpftop.model import Clock, Prefix, Sent, Snapshot, Sources
 from ebpftop.screens.assign_dialog import AssignDialog
 from ebpftop.screens.block_dialog import BlockDialog
 from ebpftop.screens.dialog import allow_dialog, disallow_dialog, unblock_dialog
+from ebpftop.screens.effects import Effects
 from ebpftop.screens.figures import age, number_of, rate, share_cell, source_summary, standing
 from ebpftop.screens.list_pane import ListPane, field_kinds
 from ebpftop.screens.pane import Picture
@@ -21,6 +23,7 @@ from ebpftop.screens.targets import covering
 from ebpftop.sources.names import Names
 from ebpftop.widgets.cells import Cell, Column, state_cell
 
+_SINCE_ACT = "since the act"
 _ON_TARGET = frozenset(("block", "unblock", "allow", "disallow", "assign", "look-at"))
 
 
@@ -40,11 +43,15 @@ class SourceRows:
 
     Args:
         snapshot: Where they are.
+        effects: What came of the latest acts on them.
         names: Where their names are looked up; None for nowhere.
     """
 
-    def __init__(self, snapshot: Snapshot, names: Names | None = None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, effects: Effects | None, names: Names | None = None
+    ) -> None:
         self._snapshot = snapshot
+        self._effects = effects
         self._names = names
         self._received = snapshot.rates.pps.get("received", 0.0) if snapshot.rates else 0.0
 
@@ -67,8 +74,13 @@ class SourceRows:
             Cell(rate(dropped_pps), "bad" if dropped_pps > 0 else "plain"),
             Cell(age(self._snapshot, int(sources.last_ns[row])), "muted"),
             Cell(fmt.bits_rate(float(sent.bps[row]) if sent else None)),
+            self._since_act(row),
             share_cell(float(sources.pps[row]), self._received, state.tone),
         )
+
+    def _since_act(self, row: int) -> Cell:
+        effect = self._effects.of(row) if self._effects else None
+        return Cell("") if effect is None else effect.cell()
 
     def key(self, row: int) -> Prefix:
         """Return the address in `row`."""
@@ -100,14 +112,21 @@ class TalkersPane(ListPane):
         Column("dropped_pps", "drop/s", 8, rank=5),
         Column("last_seen_s", "seen", 6, rank=7),
         Column("sent_bps", "sent", 7, rank=9),
+        Column("", _SINCE_ACT, 26, "left", rank=1, stretch=6),
         Column("", "share", 10, "left", rank=10, stretch=44),
     )
     SORT = "pps"
     FILTER_FIELDS = field_kinds(_fields(Sources.empty(), Clock(0, 0.0)))
 
+    def __init__(self, controls: Controls | None) -> None:
+        super().__init__(controls)
+        self._effects: Effects | None = None
+
     def show(self, picture: Picture) -> None:
-        """Draw the sources; what is sent to them where that is counted."""
+        """Draw the sources, what is sent to them where that is counted, and what acts changed."""
+        self._effects = Effects(picture.snapshot, picture.sources)
         unknown = {
+            _SINCE_ACT: not self._effects,
             "sent_bps": picture.snapshot.sent is None,
             "name": self.names is None,
             "byte_rate": picture.unit != "bytes",
@@ -122,7 +141,7 @@ class TalkersPane(ListPane):
 
     def rows(self, snapshot: Snapshot) -> SourceRows:
         """Return where the table's text comes from."""
-        return SourceRows(snapshot, self.names)
+        return SourceRows(snapshot, self._effects, self.names)
 
     def about(self, target: Prefix) -> Sequence[Cell]:
         """Say what the selected source sends, and what blocks or allows it."""
@@ -157,13 +176,17 @@ class TalkersPane(ListPane):
         """Return its acts on the selected source."""
         return {
             **super().acts(),
-            "block": lambda: self._open(BlockDialog),
+            "block": self._block,
             "unblock": lambda: self._open(unblock_dialog),
             "allow": lambda: self._open(allow_dialog),
             "disallow": lambda: self._open(disallow_dialog),
             "assign": self._assign,
             "look-at": self._look_at,
         }
+
+    def _block(self) -> None:
+        if self.controls is not None and self.picture is not None and self.target is not None:
+            self.app.push_screen(BlockDialog(self.controls, self.picture, self.target))
 
     def _assign(self) -> None:
         if self.controls is not None and self.picture is not None and self.target is not None:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,13 @@ from numpy.typing import NDArray
 from ebpftop.bpf import layout
 from ebpftop.errors import SourceLostError
 from ebpftop.format import printable
+from ebpftop.journal import Reader, default_path
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.clock import coarse_ns
 from ebpftop.kernel.instance import PIPELINE, Instance, describe_failure
 from ebpftop.kernel.netlink.links import Netlink
 from ebpftop.model import (
+    Act,
     Clock,
     Event,
     Interface,
@@ -84,6 +88,8 @@ class LiveSource:
         self._rules_generation = -1
         self._fills: dict[str, int | None] = {}
         self._invariants = Invariants()
+        audit = instance.meta.audit
+        self._journal = Reader(Path(audit) if audit else default_path(), instance.key)
         self._memory = {name: opened.memory_bytes for name, opened in self._maps.items()}
 
     def close(self) -> None:
@@ -171,8 +177,15 @@ class LiveSource:
             vips=balanced.vips,
             backends=balanced.backends,
             connections=balanced.connections,
+            acts=self._acts(),
             inspection=self._inspector.look(self.wants, interval_s, self._netlink.link_at),
         )
+
+    def _acts(self) -> Sequence[Act] | None:
+        try:
+            return self._journal.read().acts
+        except OSError:
+            return None  # closed to this user
 
     def _read_totals(self) -> Totals:
         return decoding.totals(self._maps["stats"].read()[1][0])

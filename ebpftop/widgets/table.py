@@ -181,8 +181,10 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         return [at for at in range(len(self._columns)) if at not in shown]
 
     def leave_out(self, *keys: str) -> None:
-        """Do not show the columns of these fields, for they hold nothing now."""
-        left_out = frozenset(i for i, column in enumerate(self._columns) if column.key in keys)
+        """Do not show the columns of these fields or headings, for they hold nothing now."""
+        left_out = frozenset(
+            i for i, column in enumerate(self._columns) if (column.key or column.title) in keys
+        )
         if left_out != self._left_out:
             self._left_out = left_out
             self.refresh()

@@ -11,7 +11,8 @@ from functools import partial
 from ebpftop import lab as labs
 from ebpftop.config import Policy
 from ebpftop.control import policy as policies
-from ebpftop.control.shaping import ClassRequest, ShapingControl
+from ebpftop.control.class_states import ClassRequest
+from ebpftop.control.shaping import ShapingControl
 from ebpftop.kernel import bpffs
 from ebpftop.model import ClassKey, Prefix, TrafficClass
 from tests.bench.figures import Row
@@ -39,7 +40,7 @@ def _by_ebpftop(lab: labs.Lab, rate_bps: int, *, action: str) -> Iterator[None]:
             yield
         finally:
             with labs.joined(lab.server), bpffs.locked(instance.name):
-                ShapingControl(instance, holding_lock=True).apply([])
+                ShapingControl(instance, part_of_act=True).apply([])
                 instance.remove()
 
 

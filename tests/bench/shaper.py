@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ebpftop.bpf import shaper_layout
-from ebpftop.control.shaping import ClassRequest, ShapingControl
+from ebpftop.control.class_states import ClassRequest
+from ebpftop.control.shaping import ShapingControl
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.instance import Instance
 from ebpftop.model import ClassKey, Prefix, TrafficClass

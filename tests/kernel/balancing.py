@@ -62,7 +62,7 @@ class Controlled:
     @property
     def control(self) -> BalancingControl:
         """Controls that remember nothing, as a verb has them."""
-        return BalancingControl(self.instance, holding_lock=True)
+        return BalancingControl(self.instance, part_of_act=True)
 
     @property
     def flow_table(self) -> FlowTable:

@@ -16,9 +16,11 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+from ebpftop.journal.log import PATH_VARIABLE
 from ebpftop.kernel import libbpf
 from ebpftop.lab import Lab
 from tests.kernel.attached import Site, trying
@@ -102,6 +104,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         refusal = FEATURES[name]()
         if refusal:
             pytest.skip(f"this kernel lacks {name}: {refusal}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The audit log of every instance that a test attaches, instead of the machine's."""
+    path = tmp_path_factory.mktemp("audit") / "acts.jsonl"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(PATH_VARIABLE, str(path))
+        yield path
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from ebpftop.bpf import balancer_records as convert
 from ebpftop.bpf.layout import BACKENDS, VIPS, EventKind, Flag
-from ebpftop.control.balancing import MOST_EVENTS_AT_ONCE
 from ebpftop.control.journal import Journal
+from ebpftop.control.vip_events import MOST_EVENTS_AT_ONCE
 from ebpftop.control.vip_rules import VipRequest
 from ebpftop.errors import EbpftopError, KernelRefusedError, NotFoundError, UsageError
 from ebpftop.model import Backend, HealthCheck, Service, Vip

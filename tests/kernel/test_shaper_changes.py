@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from ebpftop.bpf import shaper_layout as layout
 from ebpftop.bpf.shaper_layout import Shaping
 from ebpftop.config import CapacityPolicy, Policy
+from ebpftop.control.class_states import ClassRequest
 from ebpftop.control.class_table import ClassTable
-from ebpftop.control.shaping import ClassRequest
 from ebpftop.errors import EbpftopError, KernelRefusedError
 from ebpftop.kernel import libbpf
 from ebpftop.lab import Host

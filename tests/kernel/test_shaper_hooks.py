@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ebpftop.control.shaping import ClassRequest
+from ebpftop.control.class_states import ClassRequest
 from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.kernel import bpffs, libbpf
 from ebpftop.kernel.netlink.links import netlink

@@ -75,7 +75,8 @@ class Dashboard:
     @property
     def selected(self) -> Prefix | None:
         """What is selected in the pane in sight, which lists addresses."""
-        target: Prefix | None = self.list_pane.target
+        target = self.list_pane.target
+        assert target is None or isinstance(target, Prefix)
         return target
 
     @property

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,11 @@ from ebpftop.errors import EbpftopError
 from ebpftop.model import (
     CONNECTION_STATES,
     VERDICTS,
+    Act,
     Allowed,
     Backend,
     Backends,
+    BlockRequest,
     Blocks,
     Classes,
     ClassKey,
@@ -200,6 +202,16 @@ def classes(entries: Sequence[Shaped]) -> Classes:
         dropped_pps=(dropped > 0).astype(np.float64) * 50,
         members=[[Prefix.parse(member) for member in entry.members] for entry in entries],
     )
+
+
+def act(what: str = "block", target: str = "203.0.113.77", **changes: Any) -> Act:
+    """Build an act that was done ten seconds before the start, with `changes` made to it."""
+    base = Act(
+        id="a1b2c3d4", time_s=START_S - 10, user="alice", terminal="/dev/pts/3", what=what,
+        target=target, facet="block", old=None,
+        new={"until_s": START_S + 590, "reason": "syn flood", "by": "manual"}, result="done",
+    )  # fmt: skip
+    return replace(base, **changes)
 
 
 @dataclass(frozen=True)
@@ -494,10 +506,25 @@ class FakeControls:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.guards: dict[Prefix, str] = {}
+        self.reverts_after_s: float | None = None
         self.refusal: Exception | None = None
         self.threads: set[int] = set()
         self.may_act = threading.Event()
         self.may_act.set()
+
+    def reverting(self, after_s: float) -> FakeControls:
+        """Remember for how long what follows holds without a confirmation."""
+        self.reverts_after_s = after_s
+        return self
+
+    def undo(self, name: str = "", *, force: bool = False, override: bool = False) -> None:
+        """Remember what was taken back."""
+        self._act("undo", name, force)
+
+    def confirm(self) -> int:
+        """Remember that all may stay."""
+        self._act("confirm")
+        return 1
 
     def guarded(self, prefix: Prefix) -> str | None:
         """Return the reason that the test set for `prefix`."""
@@ -509,6 +536,14 @@ class FakeControls:
     ) -> None:
         """Remember a block."""
         self._act("block", prefix, for_s, reason, override)
+
+    def block_all(self, requests: Sequence[BlockRequest], *, override: bool = False) -> None:
+        """Remember many blocks."""
+        self._act("block_all", list(requests), override)
+
+    def allow_all(self, prefixes: Iterable[Prefix]) -> None:
+        """Remember many allowances."""
+        self._act("allow_all", list(prefixes))
 
     def unblock(self, prefix: Prefix) -> None:
         """Remember the end of a block."""

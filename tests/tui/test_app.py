@@ -62,7 +62,7 @@ async def test_read_only_offers_no_writing_anywhere() -> None:
         assert "READ-ONLY" in running.lines[0]
         for pane in "123":
             await running.press(pane)
-            offered = {action.id for action in ACTIONS if running.app.offers(action)}
+            offered = {action.id for action in ACTIONS if running.app.offering.has(action)}
             assert offered.isdisjoint(action.id for action in ACTIONS if action.writes)
             for label in ("block", "unblock", "allow", "limits"):
                 assert f" {label}" not in running.lines[-1]

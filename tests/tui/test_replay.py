@@ -164,7 +164,7 @@ async def test_a_recording_can_be_watched_and_nothing_else(path: Path) -> None:
     async with replayed(path) as running:
         for pane in "1235":
             await running.press(pane)
-            offered = {action.id for action in ACTIONS if running.app.offers(action)}
+            offered = {action.id for action in ACTIONS if running.app.offering.has(action)}
             assert offered.isdisjoint(action.id for action in ACTIONS if action.writes)
             assert "record" not in offered
             assert {a.id for a in ACTIONS if a.replays} <= offered

@@ -66,6 +66,9 @@ class Inventor:
         if origin is Mapping:
             keys = (1, 2, 70_000) if inner[0] is int else (*model.VERDICTS, "another")
             return {key: self.value(inner[1], name) for key in keys}
+        if hint is Any:  # as JSON has it
+            numbers = [self.value(int, name), self.value(float, name), None, True]
+            return [{"state": self.value(str, name), "targets": numbers}, {}]
         return self._plain(hint, name)
 
     def _plain(self, hint: type, name: str) -> Any:

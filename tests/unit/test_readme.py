@@ -25,7 +25,8 @@ def test_the_policy_of_the_readme_is_a_right_one_and_names_every_key(tmp_path: P
     for section, kind in (
         ("limits", config.LimitPolicy), ("protection", config.ProtectionPolicy),
         ("access", config.AccessPolicy), ("capacity", config.CapacityPolicy),
-        ("shaping", config.ShapingPolicy), ("[class]", config.ClassPolicy),
+        ("shaping", config.ShapingPolicy), ("audit", config.AuditPolicy),
+        ("[class]", config.ClassPolicy),
         ("balancer", config.BalancerPolicy), ("[vip]", config.VipPolicy),
         ("vip.check", balancing.CheckPolicy), ("[vip.backend]", balancing.BackendPolicy),
         ("recording", config.RecordingPolicy),

@@ -42,6 +42,8 @@ _RANGES: dict[tuple[type[Any], str], tuple[float, float]] = {
     (model.Clock, "monotonic_ns"): (0, MAX_NS),
     (model.Clock, "wall_s"): (0, LATEST_S),
     (model.Event, "time_s"): (0, LATEST_S),
+    (model.Act, "time_s"): (0, LATEST_S),
+    (model.Act, "reverts_at_s"): (0, LATEST_S),
     (model.Snapshot, "interval_s"): (1e-9, 1e9),
     (model.Snapshot, "uptime_s"): (0, 1e12),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from ebpftop import __version__
 from ebpftop.errors import KernelRefusedError
 from ebpftop.format import printable, size
 from ebpftop.model import Clock, Snapshot
+from ebpftop.sources.recording.brief import Brief
 from ebpftop.sources.recording.frames import DELTA, HEAD, KEY, MAGIC, SCHEMA, Head, framed
 from ebpftop.sources.recording.ticks import TickEncoder
 
@@ -45,6 +47,7 @@ class TapeWriter:
         self._name = printable(str(path))
         self._max_bytes = max_bytes
         self._encoder = TickEncoder()
+        self._brief = Brief()
         self._until_key = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
@@ -73,7 +76,8 @@ class TapeWriter:
         until_key = KEY_EVERY if key else self._until_key
         # Should it fail, no later tick can build on it.
         self._until_key = 0
-        body = self._encoder.encode(snapshot, key=key)
+        told = replace(snapshot, acts=self._brief.of(snapshot.acts))
+        body = self._encoder.encode(told, key=key)
         frame = framed(KEY if key else DELTA, body, snapshot.clock)
         if self._max_bytes is not None and self.size_bytes + len(frame) > self._max_bytes:
             raise FullError(f"{self._name} has reached {size(self._max_bytes)}")
