@@ -208,6 +208,8 @@ def test_a_dashboard_that_joined_and_is_killed_under_load_leaves_a_balancer_that
 
     # AND when the load is over every count is back at nothing
     until(lambda: service.backends("connections") == [0, 0, 0])
+    with service.site.instance() as instance:
+        assert not instance.maps["backend_flows"].read()[1].any()
 
     # AND a server that gets another MAC address is found, once nobody has seen to it for a while
     assert service.known_macs() == [host.mac for host in service.lab.backends]
