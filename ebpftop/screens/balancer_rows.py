@@ -216,7 +216,7 @@ def backend_facts(picture: Picture, key: BackendKey | None) -> Sequence[Cell]:
         return [Cell(f"▸ {name}  is no more", "muted")]
     cells = [Cell(f"▸ {name}", "strong")]
     if not held.reachable[row]:
-        cells.append(Cell("no known way to it", "warn"))
+        cells.append(Cell("its way is looked up for each packet", "warn"))
     if (first := int(held.first_weight[row])) != held.wanted[row].weight:
         cells.append(Cell(f"found with weight {first}", "muted"))
     got = float(held.measured_share[row])

@@ -153,7 +153,7 @@ class BalancingReader:
             wanted=roster.backends,
             first_weight=roster.first_weight,
             healthy=self._health(roster, now_ns),
-            reachable=roster.reachable,
+            reachable=self._reachable(roster, now_ns),
             share=roster.share,
             measured_share=self._measured(roster, now.backends["opened"], now_ns),
             connections=self._flow_counts(roster.backend_slots),
@@ -171,6 +171,13 @@ class BalancingReader:
         if beat is not None and balancer_records.somebody_checks(beat, now_ns):
             return roster.healthy
         return [None] * len(roster.healthy)
+
+    def _reachable(self, roster: Roster, now_ns: int) -> Sequence[bool]:
+        """Return whose way is known: nobody's, where the process that kept the ways is gone."""
+        config = self._maps["config"].get(0)
+        if config is not None and now_ns < int(config["hops_until_ns"][0]):
+            return roster.reachable
+        return [False] * len(roster.reachable)
 
     def _flow_counts(self, slots: Sequence[int]) -> U64:
         if not slots:

@@ -180,6 +180,11 @@ def test_what_the_operator_wants_is_read_as_it_was_written(
     # WHEN nobody is there to check any more, THEN what was found last is not known to hold
     balancer.pipeline.advance(layout.CHECKER_SILENT_S)
     assert reading.read(1.0).backends.healthy == [None, None, None]
+    # AND WHEN nobody sees to the ways either
+    balancer.pipeline.configure(hops_until_ns=balancer.pipeline.now_ns + 1)
+    assert reading.read(1.0).backends.reachable == [True, True, False]
+    balancer.pipeline.configure(hops_until_ns=balancer.pipeline.now_ns)
+    assert reading.read(1.0).backends.reachable == [False, False, False]
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ async def test_without_a_vip_it_says_so(controls: FakeControls) -> None:
 async def test_a_backend_that_cannot_be_reached_is_said() -> None:
     async with dashboard(balanced(0, Served("10.0.0.1:8080", reachable=False))) as running:
         await running.press("4")
-        assert "no known way to it" in running.text
+        assert "its way is looked up for each packet" in running.text
 
 
 # Staging
