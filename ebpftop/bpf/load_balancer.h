@@ -98,8 +98,7 @@ static __always_inline void find_backend(struct run *run, struct vip *vip)
 		entry = 0;
 		word = CONNECTION_NONE;
 	}
-	if (unlikely(!entry || ((word & WORD_STATE) == CONNECTION_CLOSED &&
-				(packet->syn || packet->protocol == PROTO_UDP)))) {
+	if (unlikely(!entry || ((word & WORD_STATE) == CONNECTION_CLOSED && packet->syn))) {
 		open_flow(run, vip, &key, hash, entry, word);
 		return;
 	}

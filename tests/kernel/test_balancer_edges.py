@@ -264,6 +264,19 @@ def test_replies_take_the_route_once_there_is_one(balancer: Balancer, routed: in
     assert (action, after[:6].hex(":")) == (REDIRECT, NEIGHBOUR_MAC)
 
 
+def test_a_reply_that_is_too_large_leaves_the_question_to_the_next(
+    balancer: Balancer, routed: int
+) -> None:
+    opened(balancer)
+    leave_by(balancer, routed)
+    assert balancer.run(Shape(CLIENT, VIP, "S").to_bytes())[0] == TX
+    large = Shape(BACKENDS[0], CLIENT, payload=b"x" * 1450, fragment=0x4000)
+    assert balancer.run(large.to_bytes())[0] == TX
+    assert balancer.answered() == {"too-big": 1}
+    action, after = balancer.run(Shape(BACKENDS[0], CLIENT).to_bytes())
+    assert (action, after[:6].hex(":")) == (REDIRECT, NEIGHBOUR_MAC)
+
+
 # Lost flows
 
 
@@ -328,6 +341,18 @@ def test_in_a_flood_replies_need_no_flow(balancer: Balancer, routed: int) -> Non
     # WHEN it is long over THEN they do again
     balancer.pipeline.advance(61)
     assert balancer.run(Shape(BACKENDS[0], CLIENT, "SA").to_bytes())[0] == DROP
+
+
+def test_in_a_flood_no_reply_is_guessed_of_a_backend_of_two_vips(
+    balancer: Balancer, routed: int
+) -> None:
+    opened(balancer)
+    balancer.vip(replace(VIP, port=81), BACKENDS)
+    leave_by(balancer, routed)
+    balancer.pipeline.configure(new_flows=0)
+    assert balancer.run(Shape(CLIENT, VIP, "S").to_bytes())[0] == TX
+    assert balancer.run(Shape(BACKENDS[0], CLIENT, "SA").to_bytes())[0] == DROP
+    assert balancer.pipeline.totals()["drops"] == {"reply-no-flow": 1}
 
 
 # Explaining

@@ -14,6 +14,7 @@ from tests.kernel.balancer import (
     LEAST,
     MAGLEV,
     RR,
+    STATES,
     TX,
     WRR,
     Balancer,
@@ -392,6 +393,20 @@ def test_two_vips_with_the_same_backend_are_kept_apart(balancer: Balancer) -> No
     # WHEN the first one ends THEN it can begin
     Talk(balancer, first, 1000).send("R")
     Talk(balancer, second, 1000).open()
+
+
+def test_a_flow_that_lost_its_reply_entry_does_not_take_another_vips(balancer: Balancer) -> None:
+    first = Talk(balancer, balancer.vip(VIP, BACKENDS[:1]), 1000)
+    second = Talk(balancer, balancer.vip(replace(VIP, port=443), BACKENDS[:1]), 1000)
+    first.open()
+    keys, values = balancer.maps["connections"].read()
+    balancer.maps["connections"].delete_all(keys[values["word"] & 255 == STATES.index("reply")])
+    second.open()
+    balancer.pipeline.advance(2)
+    first.send()
+    answer = Shape(BACKENDS[0], second.client).to_bytes()
+    _, after = balancer.run(answer)
+    assert int.from_bytes(after[34:36], "big") == 443
 
 
 @pytest.mark.parametrize("algorithm", [RR, WRR, LEAST, MAGLEV])
