@@ -87,7 +87,7 @@ struct backend {
 	__u32 first_weight;       /* the one it was added with */
 	__u32 state;              /* enum backend_state: the operator's */
 	__u32 health;             /* enum health: the checks' */
-	struct hop hop;           /* kept by user space */
+	struct hop hop;           /* kept by user space; good until config.hops_until_ns */
 	__u32 vlan;
 	__u32 mtu;                /* of its way; 0: not known */
 };
@@ -150,6 +150,7 @@ struct balance_count {
 	__u64 reply_packets, reply_bytes;
 	__u64 opened, closed;     /* flows; of a VIP, opened alone */
 	__u64 dropped, handed;    /* of a VIP's: dropped or answered, left to the stack as they came */
+	__u64 reply_dropped, reply_handed; /* the same of what its backends sent */
 	__u64 stranded;           /* packets to a VIP none of whose backends lives */
 };
 

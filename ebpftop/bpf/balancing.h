@@ -29,7 +29,7 @@ static __always_inline void place(struct run *run)
 		if (!listed || !(*listed & BALANCED_VIP))
 			listed = balanced.lookup(&packet->source);
 		if (listed)
-			leave(run, VIPS);
+			leave(run, VIPS, 0);
 		return;
 	}
 	service.address = packet->destination;

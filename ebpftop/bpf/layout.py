@@ -57,8 +57,7 @@ class Flag(IntEnum):
     VIPS = 1 << 9
     DROP_FRAGMENTS = 1 << 10
     DROP_OPTIONS = 1 << 11
-    RESET = 1 << 12
-    MERGED = 1 << 13
+    MERGED = 1 << 12
 
 
 class Rule(IntEnum):
@@ -154,6 +153,7 @@ CONFIG = np.dtype(
             "block_for_ns", "new_sources", "flood_pps", "pps", "bps", "syn",
             "burst_ns", "rules_used",
             "new_flows", "ids_used", "tcp_idle_ns", "tcp_opening_ns", "udp_idle_ns",
+            "hops_until_ns",
         )
     ]
 )  # fmt: skip
@@ -271,7 +271,7 @@ BALANCE_COUNT = np.dtype(
         (name, U64)
         for name in (
             "packets", "bytes", "reply_packets", "reply_bytes", "opened", "closed", "dropped",
-            "handed", "stranded",
+            "handed", "reply_dropped", "reply_handed", "stranded",
         )
     ]
 )  # fmt: skip

@@ -14,7 +14,8 @@
 #ifndef EBPFTOP_LOAD_BALANCER_H
 #define EBPFTOP_LOAD_BALANCER_H
 
-static __always_inline void refuse(struct run *run, __u32 reason, __u32 vip_slot)
+/* Drop a packet to a VIP or, as a `reply`, of one of its backends. */
+static __always_inline void refuse(struct run *run, __u32 reason, __u32 vip_slot, int reply)
 {
 	struct balance_count *counted = vip_stats.lookup(&vip_slot);
 
@@ -23,7 +24,9 @@ static __always_inline void refuse(struct run *run, __u32 reason, __u32 vip_slot
 	if (!run->live)
 		return;
 	run->cpu->drops[reason & REASON_MASK]++;
-	if (counted)
+	if (counted && reply)
+		counted->reply_dropped++;
+	else if (counted)
 		counted->dropped++;
 }
 
@@ -35,12 +38,14 @@ static __always_inline void hand(struct run *run, __u32 why)
 		run->cpu->handed[why & HANDED_MASK]++;
 }
 
-static __always_inline void hand_untouched(struct run *run, __u32 why, __u32 vip_slot)
+static __always_inline void hand_untouched(struct run *run, __u32 why, __u32 vip_slot, int reply)
 {
 	struct balance_count *counted = vip_stats.lookup(&vip_slot);
 
 	hand(run, why);
-	if (run->live && counted)
+	if (run->live && counted && reply)
+		counted->reply_handed++;
+	else if (run->live && counted)
 		counted->handed++;
 }
 
@@ -55,22 +60,22 @@ static __always_inline void reject(struct run *run, __u32 answer, __u64 mtu, __u
 }
 
 /* Fragments and options are for the stack, or for nobody; 1 where this packet is such. */
-static __always_inline int leave(struct run *run, __u32 vip_slot)
+static __always_inline int leave(struct run *run, __u32 vip_slot, int reply)
 {
 	struct packet *packet = run->packet;
 
 	if (unlikely(packet->fragment)) {
 		if (run->conf->flags & FLAG_DROP_FRAGMENTS)
-			refuse(run, REASON_VIP_FRAGMENT, vip_slot);
+			refuse(run, REASON_VIP_FRAGMENT, vip_slot, reply);
 		else
-			hand_untouched(run, HANDED_FRAGMENT, vip_slot);
+			hand_untouched(run, HANDED_FRAGMENT, vip_slot, reply);
 		return 1;
 	}
 	if (unlikely(packet->options)) {
 		if (run->conf->flags & FLAG_DROP_OPTIONS)
-			refuse(run, REASON_VIP_OPTIONS, vip_slot);
+			refuse(run, REASON_VIP_OPTIONS, vip_slot, reply);
 		else
-			hand_untouched(run, HANDED_OPTIONS, vip_slot);
+			hand_untouched(run, HANDED_OPTIONS, vip_slot, reply);
 		return 1;
 	}
 	return 0;
@@ -93,8 +98,7 @@ static __always_inline void find_backend(struct run *run, struct vip *vip)
 		entry = 0;
 		word = CONNECTION_NONE;
 	}
-	if (unlikely(!entry || ((word & WORD_STATE) == CONNECTION_CLOSED &&
-				(packet->syn || packet->protocol == PROTO_UDP)))) {
+	if (unlikely(!entry || ((word & WORD_STATE) == CONNECTION_CLOSED && packet->syn))) {
 		open_flow(run, vip, &key, hash, entry, word);
 		return;
 	}
@@ -136,7 +140,7 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 	__u64 mtu;
 
 	if (unlikely(!backend || !counted || !backend->id)) {
-		refuse(run, REASON_NO_BACKEND, vip->slot);
+		refuse(run, REASON_NO_BACKEND, vip->slot, 0);
 		return;
 	}
 	find_hop(run, backend, &hop, &vlan, &mtu);
@@ -149,8 +153,8 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 		reject(run, ANSWER_HOP_LIMIT, 0, vip->slot);
 		return;
 	}
-	if (unlikely(too_big && dsr)) {
-		refuse(run, REASON_TOO_BIG, vip->slot);
+	if (unlikely(dsr && (too_big || !hop.ifindex))) {
+		refuse(run, too_big ? REASON_TOO_BIG : REASON_NO_NEXT_HOP, vip->slot, 0);
 		return;
 	}
 	if (run->live) {
@@ -158,10 +162,7 @@ static __always_inline void forward(struct run *run, struct vip *vip)
 		counted->bytes += run->length;
 	}
 	if (unlikely(dsr)) {
-		if (hop.ifindex)
-			send(run, &hop, vlan);
-		else
-			refuse(run, REASON_NO_NEXT_HOP, vip->slot);
+		send(run, &hop, vlan);
 		return;
 	}
 	/* What the stack forwards, it lowers the hop limit of, and cuts. */
@@ -185,11 +186,11 @@ static __always_inline void to_vip(struct run *run, struct vip *vip)
 		if (!vip->ring_length || vip->flags & VIP_RESET)
 			counted->stranded++;
 	}
-	if (leave(run, vip_slot))
+	if (leave(run, vip_slot, 0))
 		return;
 	find_backend(run, vip);
 	if (unlikely(!run->choice->backend))
-		refuse(run, run->choice->reason, vip_slot);
+		refuse(run, run->choice->reason, vip_slot, 0);
 	else
 		forward(run, vip);
 }

@@ -106,8 +106,7 @@ struct cpu_stats {
 #define FLAG_VIPS          (1ULL << 9)  /* vips has entries */
 #define FLAG_DROP_FRAGMENTS (1ULL << 10) /* drop fragments of VIPs' traffic */
 #define FLAG_DROP_OPTIONS  (1ULL << 11) /* drop VIPs' traffic with options in its IP header */
-#define FLAG_RESET         (1ULL << 12) /* for writers: no backend lives, use them all */
-#define FLAG_MERGED        (1ULL << 13) /* generic mode: packets come merged, larger than they were */
+#define FLAG_MERGED        (1ULL << 12) /* generic mode: packets come merged, larger than they were */
 
 /* Written whole by user space; one lookup a packet. */
 struct config {
@@ -129,6 +128,7 @@ struct config {
 	__u64 tcp_idle_ns;        /* for the sweep: after which silence a flow is over */
 	__u64 tcp_opening_ns;     /* the same before it is established, and once it closes */
 	__u64 udp_idle_ns;
+	__u64 hops_until_ns;      /* the ways to backends are kept: before then they are right */
 };
 
 /* Generic cell rate algorithm (ITU-T I.371), one theoretical arrival time a limit. */

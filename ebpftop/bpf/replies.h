@@ -49,7 +49,7 @@ static __always_inline void orphan(struct run *run, struct endpoint *endpoint)
 			send(run, &hop, vlan);
 		return;
 	}
-	refuse(run, REASON_REPLY_NO_FLOW, endpoint->vip_slot);
+	refuse(run, REASON_REPLY_NO_FLOW, endpoint->vip_slot, 1);
 }
 
 /* Take the flow's state on, and keep its entry young, by a reply. */
@@ -92,7 +92,7 @@ static __always_inline void from_backend(struct run *run, struct endpoint *endpo
 	}
 	run->choice->placement = PLACED_REPLY;
 	run->choice->backend = entry->backend;
-	if (leave(run, slot))
+	if (leave(run, slot, 1))
 		return;
 	hop = entry->hop;
 	vlan = entry->vlan;

@@ -201,7 +201,10 @@ static __always_inline int find_route(struct run *run, struct address *source,
 	return found;
 }
 
-/* The way to a backend: what user space found, or what the kernel knows; ifindex 0: neither. */
+/*
+ * The way to a backend: what user space found, as long as it sees to that, or what the kernel
+ * knows; ifindex 0: neither.
+ */
 static __always_inline void find_hop(struct run *run, struct backend *backend, struct hop *hop,
 				     __u32 *vlan, __u64 *mtu)
 {
@@ -210,7 +213,8 @@ static __always_inline void find_hop(struct run *run, struct backend *backend, s
 	*hop = backend->hop;
 	*vlan = backend->vlan;
 	*mtu = backend->mtu;
-	if (unlikely(!hop->ifindex || !fits(run->packet, *vlan))) {
+	if (unlikely(!hop->ifindex || run->now >= run->conf->hops_until_ns ||
+		     !fits(run->packet, *vlan))) {
 		hop->ifindex = 0;
 		address = backend->service.address;
 		find_route(run, &run->packet->source, &address, hop, vlan, mtu);

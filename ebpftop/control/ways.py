@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ways to the backends, kept in the kernel's maps by the process that holds the instance.
 
-Without one, `bpf_fib_lookup` finds the way of each packet anew.
+Without one, `bpf_fib_lookup` finds the way of each packet anew: at once where the process ended
+as it should, and `KEPT_FOR_S` after the last word of one that was killed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ebpftop.bpf import layout
 from ebpftop.control.vip_table import backend_addresses
 from ebpftop.control.writing import InstanceWriter
 from ebpftop.kernel import libbpf
+from ebpftop.kernel.clock import coarse_ns
 from ebpftop.kernel.instance import Instance
 from ebpftop.kernel.netlink.neighbours import Changes, Neighbour, neighbours, probe
 from ebpftop.kernel.netlink.routes import Exit, NextHop, Routes
@@ -26,6 +28,8 @@ PROBE_EVERY_S = 5.0
 """How often a neighbour is asked whether it still has its address."""
 PROBE_AGAIN_S = 1.0
 """How often one that is not known is asked for."""
+KEPT_FOR_S = 10.0
+"""How long ways are good for when nobody sees to them any more; a few sweeps."""
 _MAC_BYTES = 6
 
 
@@ -81,6 +85,7 @@ class WayKeeper(InstanceWriter):
         try:
             with self._locked():
                 self._write({})
+                self._keep_until(0)
         finally:
             self._changes.close()
             self._routes.close()
@@ -106,6 +111,8 @@ class WayKeeper(InstanceWriter):
         with self._locked():
             write_ports(self._instance, self._view.exits)
             self._write({address: self._way(address) for address in addresses})
+            if addresses:
+                self._keep_until(coarse_ns() + round(KEPT_FOR_S * 1e9))
         self._probe()
 
     def _attached(self) -> set[int]:
@@ -145,6 +152,12 @@ class WayKeeper(InstanceWriter):
                 wanted[name][number] = way.get(name, np.zeros((), wanted[name].dtype))
         for number in np.flatnonzero(held != wanted).tolist():
             backends.put(number, wanted[number : number + 1])
+
+    def _keep_until(self, until_ns: int) -> None:
+        """Let the programs trust the ways until then."""
+        config = self._maps["config"].read()[1].copy()
+        config["hops_until_ns"] = until_ns
+        self._maps["config"].put(0, config)
 
     def _probe(self) -> None:
         now_s = time.monotonic()

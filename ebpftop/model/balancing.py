@@ -103,9 +103,9 @@ class Vips:
     opened: U64
     """Flows that were placed."""
     dropped: U64
-    """Packets to it that were dropped by the balancer."""
+    """Packets to it and from its backends that were dropped by the balancer."""
     handed: U64
-    """Packets to it that were left to the stack as they came (fragments, options)."""
+    """The same, of those left to the stack as they came (fragments, options)."""
     stranded: U64
     """Packets to it while none of its backends lived."""
     pps: F64
@@ -170,9 +170,22 @@ class Backends:
         return [row for row, service in enumerate(self.vip) if service == vip]
 
     def takes_flows(self, row: int) -> bool:
-        """Whether new flows may go to the backend in `row`."""
+        """Whether new flows go to the backend in `row` because it lives.
+
+        The ring in force says that also of what was found bad before the checks ended.
+        """
+        return self._is_wanted(row) and self.share[row] > 0 and self.healthy[row] is not False
+
+    def is_left_out(self, row: int) -> bool:
+        """Whether the checks, of now or before, keep flows from the backend in `row`."""
+        unknown = self.healthy[row] is None
+        return self.healthy[row] is False or (
+            unknown and self._is_wanted(row) and not self.share[row]
+        )
+
+    def _is_wanted(self, row: int) -> bool:
         wanted = self.wanted[row]
-        return wanted.state == "up" and wanted.weight > 0 and self.healthy[row] is not False
+        return wanted.state == "up" and wanted.weight > 0
 
     @classmethod
     def empty(cls) -> Backends:

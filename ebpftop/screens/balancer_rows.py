@@ -75,7 +75,7 @@ def wishes(snapshot: Snapshot, vip: Service, staged: Staged) -> tuple[list[float
     present = [held.wanted[at] for at in rows]
     planned = [staged.wanted(BackendKey(vip, each.service), each) for each in present]
     by = staged.algorithm(vip) or algorithm
-    expected = wished_shares(by, planned, [held.healthy[at] for at in rows])
+    expected = wished_shares(by, planned, [not held.is_left_out(at) for at in rows])
     if not any(expected) and snapshot.vips.wanted[row].no_backend == "all":
         expected = wished_shares(by, planned)
     return wished_shares(algorithm, present), expected
@@ -216,7 +216,7 @@ def backend_facts(picture: Picture, key: BackendKey | None) -> Sequence[Cell]:
         return [Cell(f"▸ {name}  is no more", "muted")]
     cells = [Cell(f"▸ {name}", "strong")]
     if not held.reachable[row]:
-        cells.append(Cell("no known way to it", "warn"))
+        cells.append(Cell("its way is looked up for each packet", "warn"))
     if (first := int(held.first_weight[row])) != held.wanted[row].weight:
         cells.append(Cell(f"found with weight {first}", "muted"))
     got = float(held.measured_share[row])

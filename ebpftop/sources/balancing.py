@@ -113,8 +113,7 @@ class BalancingReader:
     def _sum_holds(self, roster: Roster, now: _Counts) -> bool:
         """Whether what came to the VIPs since the roster last changed went to their backends.
 
-        What a VIP dropped or left to the stack includes its backends' answers, so it is only
-        known how much of it may be missing at the backends.
+        What was dropped or left to the stack on the way to a VIP never got to a backend.
         """
         base = self._base
         before = self._before[0] if self._before else None
@@ -122,10 +121,11 @@ class BalancingReader:
             base = self._base = now
             self._failures = 0
         slack = libbpf.possible_cpus()
-        came = _grown(base.vips_after, now.vips)
-        missing = sum(_grown(base.vips, now.vips_after, name) for name in ("dropped", "handed"))
-        low = came - missing - slack
+        lost = "dropped", "handed"
+        low = _grown(base.vips_after, now.vips) - slack
+        low -= sum(_grown(base.vips, now.vips_after, name) for name in lost)
         high = _grown(base.vips, now.vips_after) + slack
+        high -= sum(_grown(base.vips_after, now.vips, name) for name in lost)
         holds = low <= _grown(base.backends, now.backends) <= high
         self._failures = 0 if holds else self._failures + 1
         return self._failures < TICKS_BEFORE_ALARM
@@ -136,9 +136,10 @@ class BalancingReader:
         rates = _rates(roster.vip_ids, now.vips, then, interval_s)
         counted = {
             name: native(now.vips[name])
-            for name in ("packets", "bytes", "reply_packets", "reply_bytes", "opened", "dropped",
-                         "handed", "stranded")
-        }  # fmt: skip
+            for name in ("packets", "bytes", "reply_packets", "reply_bytes", "opened", "stranded")
+        }
+        for name in ("dropped", "handed"):
+            counted[name] = native(now.vips[name] + now.vips[f"reply_{name}"])
         return Vips(wanted=roster.vips, **counted, pps=rates[0], bps=rates[1], new_per_s=rates[2])
 
     def _backends(
@@ -152,7 +153,7 @@ class BalancingReader:
             wanted=roster.backends,
             first_weight=roster.first_weight,
             healthy=self._health(roster, now_ns),
-            reachable=roster.reachable,
+            reachable=self._reachable(roster, now_ns),
             share=roster.share,
             measured_share=self._measured(roster, now.backends["opened"], now_ns),
             connections=self._flow_counts(roster.backend_slots),
@@ -170,6 +171,13 @@ class BalancingReader:
         if beat is not None and balancer_records.somebody_checks(beat, now_ns):
             return roster.healthy
         return [None] * len(roster.healthy)
+
+    def _reachable(self, roster: Roster, now_ns: int) -> Sequence[bool]:
+        """Return whose way is known: nobody's, where the process that kept the ways is gone."""
+        config = self._maps["config"].get(0)
+        if config is not None and now_ns < int(config["hops_until_ns"][0]):
+            return roster.reachable
+        return [False] * len(roster.reachable)
 
     def _flow_counts(self, slots: Sequence[int]) -> U64:
         if not slots:

@@ -31,6 +31,8 @@ STATES = (
 )  # fmt: skip
 BACKEND_MAC = bytes.fromhex("02000000b000")
 OWN_MAC = bytes.fromhex("02000000d000")
+ALWAYS_NS = 2**64 - 1
+"""For `hops_until_ns`: the ways that a test writes are good until it says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Balancer:
         self._ids = 0
         self._slots = 0
         self._endpoints: dict[End, tuple[int, int]] = {}
-        pipeline.configure([Flag.VIPS], new_flows=1 << 20)
+        pipeline.configure([Flag.VIPS], new_flows=1 << 20, hops_until_ns=ALWAYS_NS)
 
     def _next_id(self) -> int:
         self._ids += 1

@@ -25,6 +25,7 @@ from tests.kernel.balancer import (
     Balancer,
     End,
     Vip,
+    backend_mac,
     destination,
 )
 from tests.kernel.frames import Shape
@@ -36,7 +37,7 @@ from tests.kernel.packets import (
     frame,
     tcp,
 )
-from tests.kernel.pipeline import Pipeline
+from tests.kernel.pipeline import SECOND_NS, Pipeline
 
 pytestmark = pytest.mark.kernel
 
@@ -187,6 +188,34 @@ def test_without_a_hop_the_kernel_is_asked_for_the_way(
     assert after[:6].hex(":") == NEIGHBOUR_MAC
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_hop_that_nobody_keeps_any_more_gives_way_to_the_route(
+    balancer: Balancer, routed: int, version: int
+) -> None:
+    end, backends, client = (VIP, BACKENDS, CLIENT) if version == 4 else (VIP6, BACKENDS6, CLIENT6)
+    balancer.ring(balancer.vip(end, backends), [1])
+    leave_by(balancer, routed)
+    sent = Shape(client, end, "S").to_bytes()
+
+    def way() -> tuple[int, str]:
+        action, after = balancer.run(sent)
+        assert destination(after) == backends[0].address
+        return action, after[:6].hex(":")
+
+    kept, found = (TX, backend_mac(1).hex(":")), (REDIRECT, NEIGHBOUR_MAC)
+    until_ns = balancer.pipeline.now_ns + 10 * SECOND_NS
+    balancer.pipeline.configure(hops_until_ns=until_ns)
+    assert way() == kept
+    balancer.pipeline.now_ns = until_ns - 1
+    assert way() == kept
+    # WHEN the process that saw to it is gone for too long
+    balancer.pipeline.now_ns = until_ns
+    assert way() == found
+    # AND WHEN there is one again
+    balancer.pipeline.configure(hops_until_ns=until_ns + SECOND_NS)
+    assert way() == kept
+
+
 def test_an_unknown_neighbour_gets_the_rewritten_packet_to_the_stack(
     balancer: Balancer, routed: int
 ) -> None:
@@ -217,6 +246,7 @@ def test_with_dsr_and_no_way_a_packet_is_dropped(balancer: Balancer, routed: int
     assert balancer.run(sent) == (DROP, sent)
     assert balancer.pipeline.totals()["drops"] == {"no-next-hop": 1}
     assert balancer.counts("vip_stats", vip.slot)["dropped"] == 1
+    assert "packets" not in balancer.counts("backend_stats", 1)
 
 
 def test_tags_that_do_not_fit_are_left_to_the_stack(balancer: Balancer) -> None:
@@ -231,6 +261,19 @@ def test_replies_take_the_route_once_there_is_one(balancer: Balancer, routed: in
     leave_by(balancer, routed)
     assert balancer.run(Shape(CLIENT, VIP, "S").to_bytes())[0] == TX
     action, after = balancer.run(Shape(BACKENDS[0], CLIENT, "SA").to_bytes())
+    assert (action, after[:6].hex(":")) == (REDIRECT, NEIGHBOUR_MAC)
+
+
+def test_a_reply_that_is_too_large_leaves_the_question_to_the_next(
+    balancer: Balancer, routed: int
+) -> None:
+    opened(balancer)
+    leave_by(balancer, routed)
+    assert balancer.run(Shape(CLIENT, VIP, "S").to_bytes())[0] == TX
+    large = Shape(BACKENDS[0], CLIENT, payload=b"x" * 1450, fragment=0x4000)
+    assert balancer.run(large.to_bytes())[0] == TX
+    assert balancer.answered() == {"too-big": 1}
+    action, after = balancer.run(Shape(BACKENDS[0], CLIENT).to_bytes())
     assert (action, after[:6].hex(":")) == (REDIRECT, NEIGHBOUR_MAC)
 
 
@@ -251,6 +294,38 @@ def test_a_reply_for_this_machine_itself_passes(balancer: Balancer, routed: int)
     assert balancer.run(sent) == (PASS, sent)
 
 
+def test_packets_of_a_vip_are_those_of_its_backends_and_those_that_never_got_there(
+    balancer: Balancer, routed: int
+) -> None:
+    vip = opened(balancer)
+    direct = replace(VIP, port=81)
+    direct_vip = balancer.vip(direct, [replace(direct, address="10.0.0.9")], dsr=True, ifindex=0)
+    request = Shape(CLIENT, VIP, payload=b"x" * 64)
+    answer = Shape(BACKENDS[0], CLIENT, payload=b"x" * 64)
+    rare = [
+        replace(request, options=True), replace(request, fragment=0x2000),
+        replace(answer, options=True), replace(answer, fragment=0x2000),
+    ]  # fmt: skip
+    common = [
+        request, answer, replace(request, hop_limit=1), replace(request, destination=direct),
+        replace(answer, destination=End("192.0.2.77", 9)),
+    ]  # fmt: skip
+    for shape in (*common, *rare):
+        balancer.run(shape.to_bytes())
+    balancer.pipeline.configure([Flag.VIPS, Flag.DROP_OPTIONS, Flag.DROP_FRAGMENTS])
+    for shape in rare:
+        balancer.run(shape.to_bytes())
+
+    told = balancer.counts("vip_stats", vip.slot)
+    assert (told["packets"], told["dropped"], told["handed"]) == (6, 3, 2)
+    # What backends send is no packet of the VIP's, whatever becomes of it.
+    assert (told["reply_dropped"], told["reply_handed"]) == (3, 2)
+    for each in (vip, direct_vip):
+        told = balancer.counts("vip_stats", each.slot)
+        got = sum(balancer.counts("backend_stats", s).get("packets", 0) for s in each.backends)
+        assert told["packets"] == got + told["dropped"] + told.get("handed", 0)
+
+
 def test_in_a_flood_replies_need_no_flow(balancer: Balancer, routed: int) -> None:
     opened(balancer)
     leave_by(balancer, routed)
@@ -266,6 +341,18 @@ def test_in_a_flood_replies_need_no_flow(balancer: Balancer, routed: int) -> Non
     # WHEN it is long over THEN they do again
     balancer.pipeline.advance(61)
     assert balancer.run(Shape(BACKENDS[0], CLIENT, "SA").to_bytes())[0] == DROP
+
+
+def test_in_a_flood_no_reply_is_guessed_of_a_backend_of_two_vips(
+    balancer: Balancer, routed: int
+) -> None:
+    opened(balancer)
+    balancer.vip(replace(VIP, port=81), BACKENDS)
+    leave_by(balancer, routed)
+    balancer.pipeline.configure(new_flows=0)
+    assert balancer.run(Shape(CLIENT, VIP, "S").to_bytes())[0] == TX
+    assert balancer.run(Shape(BACKENDS[0], CLIENT, "SA").to_bytes())[0] == DROP
+    assert balancer.pipeline.totals()["drops"] == {"reply-no-flow": 1}
 
 
 # Explaining

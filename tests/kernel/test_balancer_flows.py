@@ -14,6 +14,7 @@ from tests.kernel.balancer import (
     LEAST,
     MAGLEV,
     RR,
+    STATES,
     TX,
     WRR,
     Balancer,
@@ -119,6 +120,43 @@ def test_taking_one_of_three_out_of_maglev_moves_its_flows_alone(balancer: Balan
         "10.0.0.1", "10.0.0.3",
     }  # fmt: skip
     assert all(a == b for a, b in zip(first, second, strict=True) if a != "10.0.0.2")
+
+
+def test_ten_thousand_flows_through_maglev_keep_the_weights_and_one_of_five_moves_a_fifth(
+    balancer: Balancer,
+) -> None:
+    weights, flows = [4, 2, 1, 1, 2], 10_000
+    ends = [End(f"10.0.0.{number}", 8080) for number in range(1, 6)]
+    vip = balancer.vip(VIP, ends, weights=weights, algorithm=MAGLEV)
+    addresses = [end.address for end in ends]
+
+    def placed() -> list[str]:
+        table = balancer.maps["connections"]
+        table.delete_all(table.read()[0].copy())
+        return [
+            balancer.placed(Shape(End(f"192.0.{2 + at % 7}.{at % 250}", 1024 + at), VIP, "S")
+                            .to_bytes())
+            for at in range(flows)
+        ]  # fmt: skip
+
+    # THEN shares are within 2 % of the weights
+    first = placed()
+    counted = Counter(first)
+    for address, weight in zip(addresses, weights, strict=True):
+        assert counted[address] / flows == pytest.approx(weight / sum(weights), abs=0.02), counted
+    # AND WHEN one with a fifth of the weight is taken out, THEN a fifth moves and nothing else
+    balancer.ring(vip, [1, 2, 3, 4], previous=True)
+    second = placed()
+    moved = [was for was, now in zip(first, second, strict=True) if was != now]
+    assert set(moved) == {addresses[4]}
+    assert len(moved) / flows == pytest.approx(1 / 5, abs=0.02)
+    counted = Counter(second)
+    for address, weight in zip(addresses, weights[:4], strict=False):
+        assert counted[address] / flows == pytest.approx(weight / 8, abs=0.02), counted
+    # AND WHEN it is back, only what it takes moves
+    balancer.ring(vip, [1, 2, 3, 4, 5], previous=True)
+    third = placed()
+    assert {now for was, now in zip(second, third, strict=True) if was != now} == {addresses[4]}
 
 
 def test_a_flow_keeps_its_backend_when_the_ring_changes(balancer: Balancer) -> None:
@@ -355,6 +393,20 @@ def test_two_vips_with_the_same_backend_are_kept_apart(balancer: Balancer) -> No
     # WHEN the first one ends THEN it can begin
     Talk(balancer, first, 1000).send("R")
     Talk(balancer, second, 1000).open()
+
+
+def test_a_flow_that_lost_its_reply_entry_does_not_take_another_vips(balancer: Balancer) -> None:
+    first = Talk(balancer, balancer.vip(VIP, BACKENDS[:1]), 1000)
+    second = Talk(balancer, balancer.vip(replace(VIP, port=443), BACKENDS[:1]), 1000)
+    first.open()
+    keys, values = balancer.maps["connections"].read()
+    balancer.maps["connections"].delete_all(keys[values["word"] & 255 == STATES.index("reply")])
+    second.open()
+    balancer.pipeline.advance(2)
+    first.send()
+    answer = Shape(BACKENDS[0], second.client).to_bytes()
+    _, after = balancer.run(answer)
+    assert int.from_bytes(after[34:36], "big") == 443
 
 
 @pytest.mark.parametrize("algorithm", [RR, WRR, LEAST, MAGLEV])

@@ -32,6 +32,8 @@ VIPS = {
     (4, TCP): End("198.51.100.10", 80), (4, UDP): End("198.51.100.10", 53, UDP),
     (6, TCP): End("2001:db8:f::10", 80), (6, UDP): End("2001:db8:f::10", 53, UDP),
 }  # fmt: skip
+FLOWS = 10_000
+"""Random ones, of all versions and tags together."""
 CLIENT_BYTES, VIP_BYTES = (bytes.fromhex(mac.replace(":", "")) for mac in (CLIENT_MAC, VIP_MAC))
 
 
@@ -106,19 +108,24 @@ def test_both_directions_are_what_scapy_builds(
         assert balancer.run(answer.to_bytes()) == (TX, back.to_bytes())
 
 
+@pytest.mark.parametrize("tags", [(), (42,)])
 @pytest.mark.parametrize("version", [4, 6])
-def test_ten_thousand_random_flows_have_right_checksums(balancer: Balancer, version: int) -> None:
+def test_random_flows_are_right_in_both_directions(
+    balancer: Balancer, version: int, tags: tuple[int, ...]
+) -> None:
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
     made = {protocol: add(balancer, version, protocol, MAGLEV) for protocol in (TCP, UDP)}
-    for number in range(5_000):
+    for vip in made.values():
+        tagged(balancer, vip, tags)
+    for _ in range(FLOWS // 4):
         protocol = chance.choice((TCP, UDP))
         vip = made[protocol]
         net = (0x0A640000, 16) if version == 4 else (0x2001_0DB8_00C0 << 80, 80)
         own = ipaddress.ip_address(net[0] | chance.getrandbits(net[1]))
         sent = Shape(
             End(str(own), chance.randrange(1, 1 << 16), protocol), vip.end,
-            chance.choice(("S", "A", "PA")), chance.randbytes(chance.randrange(40)),
+            chance.choice(("S", "A", "PA")), chance.randbytes(chance.randrange(40)), tags,
             hop_limit=chance.randrange(2, 256),
             no_checksum=version == 4 and chance.random() < 0.2,
         )  # fmt: skip
@@ -126,10 +133,9 @@ def test_ten_thousand_random_flows_have_right_checksums(balancer: Balancer, vers
         slot = after[5]
         there = sent.to(vip.backends[slot], macs=(OWN_MAC, backend_mac(slot)))
         assert (action, after) == (TX, there.to_bytes()), f"seed {seed}: {sent}"
-        if number % 4 == 0:
-            answer = sent.answer(vip.backends[slot], "A", chance.randbytes(chance.randrange(40)))
-            back = answer.coming(vip.end, macs=(VIP_BYTES, CLIENT_BYTES))
-            assert balancer.run(answer.to_bytes()) == (TX, back.to_bytes()), f"seed {seed}: {sent}"
+        answer = sent.answer(vip.backends[slot], "A", chance.randbytes(chance.randrange(40)))
+        back = answer.coming(vip.end, macs=(VIP_BYTES, CLIENT_BYTES))
+        assert balancer.run(answer.to_bytes()) == (TX, back.to_bytes()), f"seed {seed}: {sent}"
 
 
 @pytest.mark.parametrize("version", [4, 6])

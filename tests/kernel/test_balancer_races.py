@@ -51,10 +51,14 @@ def opened_and_closed(balancer: Balancer, slots: list[int]) -> tuple[int, int]:
     )
 
 
-@pytest.mark.parametrize(("algorithm", "weights"), [(RR, (1, 1, 1)), (WRR, (2, 1, 1))])
-def test_turns_are_exact_on_two_processors(
-    balancer: Balancer, algorithm: int, weights: tuple[int, ...]
+@pytest.mark.parametrize(
+    ("algorithm", "weights", "off"),
+    [(RR, (1, 1, 1), 1), (WRR, (2, 1, 1), 1), (LEAST, (1, 1, 1), 2), (LEAST, (2, 1, 1), 2)],
+)
+def test_new_flows_are_shared_out_right_on_two_processors(
+    balancer: Balancer, algorithm: int, weights: tuple[int, ...], off: int
 ) -> None:
+    """By turns that is exact; by flows, each processor may not see the other's newest."""
     vip = balancer.vip(VIP, BACKENDS, weights=weights, algorithm=algorithm)
     requests = [frames([client(n, w) for n in range(FLOWS)], "S") for w in (0, 1)]
 
@@ -66,7 +70,7 @@ def test_turns_are_exact_on_two_processors(
     assert sum(balancer.flows().values()) == 2 * FLOWS
     for slot, weight in zip(vip.backends, weights, strict=True):
         exact = 2 * FLOWS * weight / sum(weights)
-        assert abs(balancer.flows()[slot] - exact) <= 1
+        assert abs(balancer.flows()[slot] - exact) <= off
 
 
 def test_the_same_flows_on_two_processors_are_opened_once(balancer: Balancer) -> None:

@@ -180,6 +180,11 @@ def test_what_the_operator_wants_is_read_as_it_was_written(
     # WHEN nobody is there to check any more, THEN what was found last is not known to hold
     balancer.pipeline.advance(layout.CHECKER_SILENT_S)
     assert reading.read(1.0).backends.healthy == [None, None, None]
+    # AND WHEN nobody sees to the ways either
+    balancer.pipeline.configure(hops_until_ns=balancer.pipeline.now_ns + 1)
+    assert reading.read(1.0).backends.reachable == [True, True, False]
+    balancer.pipeline.configure(hops_until_ns=balancer.pipeline.now_ns)
+    assert reading.read(1.0).backends.reachable == [False, False, False]
 
 
 @pytest.mark.parametrize(
@@ -428,6 +433,14 @@ def test_packets_of_a_vip_that_no_backend_got_break_the_sum(
     stored["dropped"] += np.uint64(100)
     balancer.maps["vip_stats"].put(vip.slot, stored)
     assert reading.read(1.0).invariants == {SUM: True}
+    # AND WHEN a backend got them all the same, THEN there are too many
+    counted = balancer.maps["backend_stats"].get(1)
+    assert counted is not None
+    counted["packets"] += np.uint64(100)
+    balancer.maps["backend_stats"].put(1, counted)
+    for _ in range(TICKS_BEFORE_ALARM):
+        told = reading.read(1.0)
+    assert told.invariants == {SUM: False}
 
 
 def test_the_sum_holds_whoever_comes_and_goes(balancer: Balancer, reading: Reading) -> None:

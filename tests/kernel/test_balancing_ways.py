@@ -16,6 +16,7 @@ from ebpftop.control import ways
 from ebpftop.control.everything import InstanceControl
 from ebpftop.control.sweeping import Sweeper
 from ebpftop.control.ways import WayKeeper
+from ebpftop.kernel.clock import coarse_ns
 from ebpftop.kernel.instance import find
 from ebpftop.kernel.netlink.neighbours import neighbours
 from ebpftop.lab import Host, Lab, joined
@@ -89,6 +90,10 @@ def kept(keeper: WayKeeper, met: Any) -> None:
         assert time.monotonic() < ends_s
         told = select.select([keeper.fileno()], [], [], 0.2)[0]
         keeper.refresh(only_changes=bool(told))
+
+
+def kept_until_ns(stage: Stage) -> int:
+    return int(stage.instance.maps["config"].read()[1]["hops_until_ns"][0])
 
 
 UNKNOWN = (0, "00:00:00:00:00:00", "00:00:00:00:00:00", 0, 0)
@@ -231,7 +236,12 @@ def test_the_sweeper_keeps_ways_and_leaves_them_to_the_kernel_at_its_end(stage: 
     sweeper = Sweeper(InstanceControl(stage.instance))
     sweeper.start()
     until(lambda: hops(stage)[host.ipv6] == way(stage, host.mac), timeout_s=PATIENCE_S)
+    # Each sweep says anew for how long they are good.
+    first_ns = kept_until_ns(stage)
+    assert 0 < first_ns - coarse_ns() <= ways.KEPT_FOR_S * 1e9
+    until(lambda: kept_until_ns(stage) > first_ns, timeout_s=PATIENCE_S)
     sweeper.stop()
+    assert kept_until_ns(stage) == 0
     assert sweeper.error is None
     assert hops(stage)[host.ipv6] == UNKNOWN
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from ebpftop import config
-from ebpftop.lab import Job, Lab, load_http, serve_http
+from ebpftop.kernel.clock import coarse_ns
+from ebpftop.lab import Job, Lab, joined, load_http, serve_http
 from ebpftop.lab.farm import VIP4
 from ebpftop.sources import roster
 from tests.kernel.attached import EBPFTOP, Site, trying
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.kernel("bridge", "veth")
 
 README = Path(__file__).parents[2] / "README.md"
 VIP = f"{VIP4}:80/tcp"
+DIRECTOR = "192.0.2.1"
 ANSWER_S = 20.0
 
 
@@ -60,6 +62,34 @@ class Service:
     def attach(self) -> None:
         """Attach, and leave nobody behind."""
         self.site.done("attach", "eth0", "--config", str(self.policy))
+
+    def known_macs(self) -> list[str]:
+        """The MAC address of each backend, as the maps have it."""
+        with self.site.instance() as instance:
+            records = instance.maps["backends"].read()[1]
+        macs = records["hop"]["destination"][records["id"] != 0]
+        return [bytes(mac).hex(":") for mac in macs]
+
+    def ways_kept_until_ns(self) -> int:
+        """Until when the programs trust them."""
+        with self.site.instance() as instance:
+            return int(instance.maps["config"].read()[1]["hops_until_ns"][0])
+
+    def change_mac(self, number: int, mac: str) -> None:
+        """Give a server another MAC address, until the director's kernel has learnt it."""
+        host, director = self.lab.backends[number], self.lab.server
+        entry = ["bridge", "fdb", "replace", mac, "dev", host.name, "master", "static"]
+        self.lab.wire.run(entry)
+        host.ip(f"link set {host.interface} address {mac}")
+        with joined(host), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+            peer.connect((DIRECTOR, 9))
+
+            def learnt() -> bool:
+                with suppress(ConnectionRefusedError):
+                    peer.send(b"hello")
+                return mac in director.run(["ip", "neigh", "show", host.ipv4]).stdout
+
+            until(learnt)
 
     @contextmanager
     def serving(self, *through: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -178,6 +208,21 @@ def test_a_dashboard_that_joined_and_is_killed_under_load_leaves_a_balancer_that
 
     # AND when the load is over every count is back at nothing
     until(lambda: service.backends("connections") == [0, 0, 0])
+    with service.site.instance() as instance:
+        assert not instance.maps["backend_flows"].read()[1].any()
+
+    # AND a server that gets another MAC address is found, once nobody has seen to it for a while
+    assert service.known_macs() == [host.mac for host in service.lab.backends]
+    old, new = service.lab.backends[1].mac, "02:00:00:00:99:05"
+    service.change_mac(1, new)
+    try:
+        until(lambda: service.ways_kept_until_ns() < coarse_ns())
+        result = service.load(parallel=30, count=30).wait(60)
+        assert (result["failures"], set(result["servers"].values())) == ([], {10})
+        # What the killed one wrote is still there, and not used.
+        assert service.known_macs()[1] == old
+    finally:
+        service.change_mac(1, old)
 
 
 def test_a_dashboard_that_joins_a_service_leaves_the_checks_to_it_and_takes_over_when_it_ends(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,7 @@ async def test_without_a_vip_it_says_so(controls: FakeControls) -> None:
 async def test_a_backend_that_cannot_be_reached_is_said() -> None:
     async with dashboard(balanced(0, Served("10.0.0.1:8080", reachable=False))) as running:
         await running.press("4")
-        assert "no known way to it" in running.text
+        assert "its way is looked up for each packet" in running.text
 
 
 # Staging
@@ -187,6 +188,17 @@ async def test_what_is_staged_shows_the_shares_that_will_come_of_it(
         await running.press("m", "e")
         # least: equal among those that take flows
         assert wished(running) == ["→50.0%", "→50.0%", "→0%"]
+
+
+async def test_who_was_bad_when_the_checks_ended_takes_no_flows_as_the_ring_says(
+    controls: FakeControls,
+) -> None:
+    unchecked = [replace(server, healthy=None) for server in SERVERS]
+    async with dashboard(balanced(0, *unchecked), controls=controls) as running:
+        await running.press("4")
+        assert "2/3" in pane(running).vip_table.lines[1]
+        await running.press("plus")
+        assert wished(running) == ["→80.0%", "→20.0%", "→0%"]
 
 
 async def test_all_that_is_staged_is_written_in_one_act(controls: FakeControls) -> None:
