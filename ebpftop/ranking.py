@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ebpftop.filtering import Filter, FilterError
 from ebpftop.model import F64, U64, Column
 
-__all__ = ["Filter", "FilterError", "RowKeys", "Rows", "match_rows", "order", "rates"]
+__all__ = ["Filter", "FilterError", "RowKeys", "Rows", "match_rows", "order", "place_of", "rates"]
 
 Rows = NDArray[np.intp]
 """Row numbers."""
@@ -54,14 +54,32 @@ def order(
         rows: Rows to choose from; None is all.
         limit: How many to return at most, from 0; None is all. Few of many cost little.
     """
-    chosen = slice(None) if rows is None else rows
-    keys = _sort_keys(columns[key], chosen, descending)
-    if key != "address" and "address" in columns:
-        keys += _sort_keys(columns["address"], chosen, descending=False)
+    keys = _all_keys(columns, key, rows, descending)
     count = len(keys[0]) if limit is None else min(limit, len(keys[0]))
     first = _smallest(keys, np.arange(len(keys[0])), count)
     ordered = first[_sorted([values[first] for values in keys])]
     return ordered if rows is None else rows[ordered]
+
+
+def place_of(
+    row: int,
+    columns: Mapping[str, Column],
+    key: str,
+    *,
+    descending: bool = True,
+    rows: Rows | None = None,
+) -> int | None:
+    """Return the place of a row in what `order` returns, without sorting; None for nowhere."""
+    keys = _all_keys(columns, key, rows, descending)
+    found = np.flatnonzero(rows == row) if rows is not None else np.array([row])
+    if not len(found) or found[0] >= len(keys[0]):
+        return None
+    at, before = int(found[0]), 0
+    level = np.ones(len(keys[0]), np.bool_)
+    for values in keys:
+        before += int(np.count_nonzero(level & (values < values[at])))
+        level &= values == values[at]
+    return before + int(np.count_nonzero(level[:at]))
 
 
 def match_rows(previous: RowKeys, current: RowKeys) -> Rows:
@@ -133,6 +151,16 @@ def rates(
         began = first_ns[fresh] > previous_ns
         answer[fresh] = np.where(began, current[fresh] / interval_s, np.nan)
     return answer
+
+
+def _all_keys(
+    columns: Mapping[str, Column], key: str, rows: Rows | None, descending: bool
+) -> list[U64]:
+    chosen = slice(None) if rows is None else rows
+    keys = _sort_keys(columns[key], chosen, descending)
+    if key != "address" and "address" in columns:
+        keys += _sort_keys(columns["address"], chosen, descending=False)
+    return keys
 
 
 def _sorted(keys: Sequence[U64]) -> Rows:

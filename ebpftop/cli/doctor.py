@@ -16,7 +16,7 @@ import click
 
 from ebpftop.config import AccessPolicy
 from ebpftop.errors import EbpftopError, NotAttachedError, NotPermittedError
-from ebpftop.kernel import attaching, bpffs, ethtool, libbpf, loading, tc_queues
+from ebpftop.kernel import attaching, bpffs, compiled_cache, ethtool, libbpf, loading, tc_queues
 from ebpftop.kernel.ethtool import driver
 from ebpftop.kernel.instance import PIPELINE, find
 from ebpftop.kernel.netlink.links import Link, driver_runs_xdp, netlink
@@ -54,7 +54,7 @@ def doctor(iface: str | None) -> int:
 
 
 def _findings(iface: str | None) -> Iterator[Finding]:
-    for check in (_rights, _kernel, _bcc, _headers, _libbpf, _bpffs, _group):
+    for check in (_rights, _kernel, _bcc, _headers, _libbpf, _bpffs, _cache, _group):
         yield _guarded(check)
     if iface:
         with netlink() as socket:
@@ -126,6 +126,17 @@ def _bpffs() -> Finding:
         reason = os.strerror(error.errno or errno.EIO)
         return Finding("FAIL", f"{bpffs.BPFFS}: {reason}", f"mount -o remount,rw {bpffs.BPFFS}")
     return Finding("ok", f"a bpffs on {bpffs.BPFFS}")
+
+
+def _cache() -> Finding:
+    folder = compiled_cache.FOLDER
+    reason = compiled_cache.problem() if os.geteuid() == 0 else "only root's are"
+    if not reason:
+        return Finding("ok", f"compiled programs are kept in {folder}")
+    return Finding(
+        "note", f"compiled programs are not kept in {folder}: {reason}",
+        "nothing is missing; each attach compiles them again, which takes seconds",
+    )  # fmt: skip
 
 
 def _group() -> Finding:

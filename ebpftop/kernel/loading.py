@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compile and load the programs in a child process, and check what it made against the layout."""
+"""Have the programs compiled, check what came of it against the layout, and load them.
+
+Compiling is a child process's, and needed once: `compiled_cache` keeps what came of it. What is
+kept is checked and verified at each load as what is new.
+"""
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -14,8 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ebpftop.bpf import layout, shaper_layout
 from ebpftop.errors import KernelRefusedError, NotPermittedError
+from ebpftop.kernel import compiled, compiled_cache
+from ebpftop.kernel.compiled import Compiled, RefusedProgramError
 
 COMPILER = Path(layout.__file__).with_name("compile.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -67,7 +76,7 @@ def probe() -> str:
 
 
 def load(folder: Path, defines: Mapping[str, int], modules: Sequence[Module] = MODULES) -> None:
-    """Compile the sources, load their programs, pin them and every map in `folder`.
+    """Compile the sources or take what is kept of them, load programs and maps, pin them all.
 
     Each module is compiled by a child of its own, all at the same time.
 
@@ -79,21 +88,37 @@ def load(folder: Path, defines: Mapping[str, int], modules: Sequence[Module] = M
     Raises:
         KernelRefusedError: bcc or headers are missing, or the compiler, the verifier or the
             kernel refused; the message holds their own last words.
+        NotPermittedError: This is not root, or one without the rights.
     """
-
-    def one(module: Module) -> None:
-        request = {
-            "source": module.source,
-            "defines": dict(defines),
-            "programs": list(module.programs),
-            "type": module.program_type,
-            "pin": str(folder),
-        }
-        layout.check(_run([], json.dumps(request))["maps"], module.maps)
-
     with ThreadPoolExecutor(len(modules)) as pool:
-        for done in [pool.submit(one, module) for module in modules]:
+        for done in [pool.submit(_load, module, folder, defines) for module in modules]:
             done.result()
+
+
+def _load(module: Module, folder: Path, defines: Mapping[str, int]) -> None:
+    request = {"source": module.source, "defines": dict(defines), "programs": module.programs}
+    made = _compiled(json.dumps(request, sort_keys=True))
+    layout.check(
+        {name: {"key": each.key, "value": each.value} for name, each in made.maps.items()},
+        module.maps,
+    )
+    try:
+        compiled.load(made, module.program_type, folder)
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            raise _not_permitted() from error
+        log = error.log if isinstance(error, RefusedProgramError) else ""
+        raise _refused(error.strerror or str(error), log) from error
+
+
+def _compiled(request: str) -> Compiled:
+    name = compiled_cache.key(request, interpreter())
+    kept = compiled_cache.take(name)
+    if kept is not None:
+        return kept
+    made = msgspec.convert(_run([], request), Compiled)
+    compiled_cache.put(name, made)
+    return made
 
 
 def _run(arguments: list[str], request: str) -> dict[str, Any]:
@@ -133,12 +158,17 @@ def _answer(child: subprocess.CompletedProcess[str], python: str) -> dict[str, A
         missing = next(line for line in words.splitlines() if "file not found" in line)
         raise KernelRefusedError(missing.strip(), INSTALL_HEADERS)
     if "super-user" in answer["error"] or "Operation not permitted" in words:
-        raise NotPermittedError("loading programs needs root", _become_root())
-    log = "\n".join(filter(None, [answer["error"], words[-2000:], answer["log"]]))
-    raise KernelRefusedError("the kernel did not take the programs", log)
+        raise _not_permitted()
+    raise _refused(answer["error"], words[-2000:])
 
 
-def _become_root() -> str:
+def _refused(*words: str) -> KernelRefusedError:
+    said = "\n".join(filter(None, words))
+    return KernelRefusedError("the kernel did not take the programs", said)
+
+
+def _not_permitted() -> NotPermittedError:
+    remedy = "run it with sudo"
     if os.geteuid() == 0:
-        return "this root lacks CAP_BPF or CAP_NET_ADMIN; run outside the container"
-    return "run it with sudo"
+        remedy = "this root lacks CAP_BPF or CAP_NET_ADMIN; run outside the container"
+    return NotPermittedError("loading programs needs root", remedy)

@@ -22,7 +22,9 @@ MAP_TYPES = {1: "hash", 2: "array", 5: "percpu_hash", 6: "percpu_array", 9: "lru
 ARRAYS = frozenset({"array", "percpu_array"})
 
 
-class _MapInfo(ct.Structure):
+class MapInfo(ct.Structure):
+    """What the kernel says of a map: `struct bpf_map_info` as far as it is read."""
+
     _fields_ = (
         ("type", ct.c_uint32),
         ("id", ct.c_uint32),
@@ -45,7 +47,7 @@ class Map:
 
     def __init__(self, fd: int, key: np.dtype[Any], value: np.dtype[Any]) -> None:
         self.fd = fd
-        info = object_info(fd, _MapInfo)
+        info = object_info(fd, MapInfo)
         self.name = info.name.decode(errors="replace")
         self.type = MAP_TYPES.get(info.type, str(info.type))
         self.max_entries = int(info.max_entries)

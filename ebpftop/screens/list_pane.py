@@ -15,9 +15,9 @@ from ebpftop import model
 from ebpftop.control import Controls
 from ebpftop.filtering import Filter, FilterError, Kind
 from ebpftop.format import printable
-from ebpftop.ranking import order
+from ebpftop.ordering import Ordered
 from ebpftop.screens.dialog import Dialog
-from ebpftop.screens.held_order import HeldOrder
+from ebpftop.screens.held_order import MOST_HELD, HeldOrder
 from ebpftop.screens.pane import Pane, Picture
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell, Column
@@ -75,9 +75,9 @@ class ListPane(Pane):
         fields = self.fields(picture.snapshot)
         rows = None if self.filter is None else np.flatnonzero(self.filter.mask(fields))
         key, descending = self.sort
-        ordered = order(fields, key, descending=descending, rows=rows)
+        ordered = Ordered.by(fields, key, descending=descending, rows=rows)
         if self._held is not None:
-            ordered = self._held.apply(fields, ordered)
+            ordered = Ordered.of(self._held.apply(fields, ordered.first()))
         empty = self.empty_text()
         if self.filter is not None:
             empty = f"No row matches {self._filter_text} (Esc shows all rows)"
@@ -191,7 +191,7 @@ class ListPane(Pane):
             self._held = None
         elif self.picture is not None:
             fields = self.fields(self.picture.snapshot)
-            self._held = HeldOrder(fields, self.IDENTITY, self.table.order)
+            self._held = HeldOrder(fields, self.IDENTITY, self.table.order.first(MOST_HELD))
         self._redraw()
 
     def _mistake(self, expression: str) -> tuple[str, int] | None:

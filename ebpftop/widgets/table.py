@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A table of any length that turns only its visible rows into text.
 
-The rows stay what they are (columns of numbers), sorted by an array of row numbers; a line
+The rows stay what they are (columns of numbers), sorted as far as somebody looks; a line
 becomes text when it is drawn, and is drawn again when its text is another.
 """
 
@@ -22,6 +22,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from ebpftop.format import printable
+from ebpftop.ordering import Ordered
 from ebpftop.widgets.cells import (
     GAP,
     TONE_CLASSES,
@@ -114,7 +115,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         self._widths = [column.width for column in columns]
         self._left_out: frozenset[int] = frozenset()
         self._rows: Rows | None = None
-        self._order: NDArray[np.intp] = np.zeros(0, np.intp)
+        self._order = Ordered.of(np.zeros(0, np.intp))
         self._sorted_by = ("", True)
         self._empty = ""
         self._drawn: dict[int, tuple[tuple[Cell, ...], bool]] = {}
@@ -133,7 +134,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         return self._cursor
 
     @property
-    def order(self) -> NDArray[np.intp]:
+    def order(self) -> Ordered:
         """The rows that are in the table, in their order."""
         return self._order
 
@@ -145,7 +146,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
     def show(
         self,
         rows: Rows,
-        order: NDArray[np.intp],
+        order: NDArray[np.intp] | Ordered,
         *,
         sorted_by: tuple[str, bool] = ("", True),
         empty: str = "",
@@ -159,7 +160,8 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             empty: What to say when there is no row.
         """
         whole = sorted_by != self._sorted_by or empty != self._empty or not self._drawn
-        self._rows, self._order = rows, order
+        self._rows = rows
+        self._order = order if isinstance(order, Ordered) else Ordered.of(order)
         self._sorted_by, self._empty = sorted_by, empty
         self._seat_cursor()
         size = Size(1, len(order) + 1)
@@ -202,7 +204,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         if self._cursor is not None:
             self._forget(self._cursor)
         self._cursor = self._last_cursor = position
-        self._selected = self._rows.key(int(self._order[position]))
+        self._selected = self._rows.key(self._order[position])
         self._forget(position)
         top, page = self.scroll_offset.y, self._page
         if position < top:
@@ -299,9 +301,9 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             return
         row = self._rows.row_of(self._selected)
         if row is not None:
-            positions = np.flatnonzero(self._order == row)
-            if len(positions):
-                self._cursor = self._last_cursor = int(positions[0])
+            position = self._order.position(row)
+            if position is not None:
+                self._cursor = self._last_cursor = position
 
     def _line(self, position: int) -> tuple[tuple[Cell, ...], bool]:
         """Return the cells at `position` and whether they are selected."""
@@ -310,7 +312,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             assert self._rows is not None
             if len(self._drawn) > _KEPT_LINES:
                 self._drawn.clear()
-            line = (tuple(self._rows.cells(int(self._order[position]))), position == self._cursor)
+            line = (tuple(self._rows.cells(self._order[position])), position == self._cursor)
             self._drawn[position] = line
         return line
 

@@ -48,8 +48,8 @@ class Changing:
         """Let a second's packets come."""
         rows: NDArray[Any] = self._rows[self._some]
         grown = self._random.integers(1, 1000, len(rows), np.uint64)
-        rows["passed_packets"] += grown
-        rows["passed_bytes"] += grown * np.uint64(100)
+        rows["counted"]["passed_packets"] += grown
+        rows["counted"]["passed_bytes"] += grown * np.uint64(100)
         rows["last_ns"] = time.monotonic_ns()
         self._rows[self._some] = rows
         self._tracker.put_all(self._keys[self._some], rows)

@@ -17,6 +17,8 @@ from ebpftop.kernel.netlink.rtnetlink import (
     GETADDR,
     GETLINK,
     GETROUTE,
+    LINK,
+    ROUTE,
     Answer,
     RouteSocket,
     attribute,
@@ -26,7 +28,7 @@ from ebpftop.model import Prefix
 
 IFF_UP = 1
 
-_LINK, _ADDRESS, _ROUTE = struct.Struct("=BxHiII"), struct.Struct("=BBBBI"), struct.Struct("=8BI")
+_ADDRESS = struct.Struct("=BBBBI")
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_XDP = 3, 4, 43
 _XDP_ATTACHED, _XDP_PROGRAM = 2, 4
 _XDP_IN_DRIVER = 1
@@ -69,7 +71,7 @@ class Netlink:
 
     def links(self) -> list[Link]:
         """Return every interface."""
-        return [_link(answer) for answer in self._route.ask_all(GETLINK, _LINK.pack(*[0] * 5))]
+        return [_link(answer) for answer in self._route.ask_all(GETLINK, LINK.pack(*[0] * 5))]
 
     def link(self, name: str) -> Link:
         """Return the interface called `name`.
@@ -91,7 +93,7 @@ class Netlink:
 
     def _get(self, index: int, which: bytes = b"") -> Link | None:
         try:
-            return _link(self._route.ask(GETLINK, _LINK.pack(0, 0, index, 0, 0), which))
+            return _link(self._route.ask(GETLINK, LINK.pack(0, 0, index, 0, 0), which))
         except OSError as error:
             if error.errno in (errno.ENODEV, errno.EINVAL, errno.ERANGE):
                 return None
@@ -101,7 +103,7 @@ class Netlink:
         """Return the addresses of all default gateways, both families."""
         found = set()
         for family in _FAMILIES:
-            for answer in self._route.ask_all(GETROUTE, _ROUTE.pack(family, *[0] * 8)):
+            for answer in self._route.ask_all(GETROUTE, ROUTE.pack(family, *[0] * 8)):
                 found |= {_prefix(gateway) for gateway in _default_gateways(answer)}
         return found
 
@@ -161,7 +163,7 @@ def netlink() -> Iterator[Netlink]:
 
 
 def _link(answer: Answer) -> Link:
-    _, _, index, flags, _ = _LINK.unpack(answer.head)
+    _, _, index, flags, _ = LINK.unpack(answer.head)
     told = answer.attributes
     xdp = dict(parts(told.get(_IFLA_XDP, b"")))
     return Link(
@@ -176,7 +178,7 @@ def _link(answer: Answer) -> Link:
 
 def _default_gateways(answer: Answer) -> Iterator[bytes]:
     """Yield the gateways of a route, if it is a default one of the main table."""
-    _, prefix_length, _, _, table, *_ = _ROUTE.unpack(answer.head)
+    _, prefix_length, _, _, table, *_ = ROUTE.unpack(answer.head)
     told = answer.attributes
     if prefix_length or _number(told.get(_RTA_TABLE, bytes([table]))) != _MAIN_TABLE:
         return

@@ -16,6 +16,9 @@ from itertools import count
 from typing import NamedTuple
 
 GETLINK, GETADDR, GETROUTE, GETQDISC = 18, 22, 26, 38
+LINK, ROUTE = struct.Struct("=BxHiII"), struct.Struct("=8BI")
+"""ifinfomsg: family, kind of hardware, interface, flags, changed ones. rtmsg: family, lengths of
+the destination and the source, TOS, table, protocol, scope, type, flags."""
 TCMSG = struct.Struct("=IiIII")
 """Family, interface, handle, parent, information of a qdisc, class or filter."""
 TCA_KIND = 1
