@@ -25,7 +25,7 @@ from ebpftop.control.shaping import ShapingControl
 from ebpftop.control.vip_rules import VipRequest
 from ebpftop.control.vip_rules import check_requests as check_vips
 from ebpftop.journal import Log, default_path
-from ebpftop.kernel import attaching, bpffs, libbpf
+from ebpftop.kernel import attaching, bpffs, ethtool, libbpf
 from ebpftop.kernel.instance import Instance, describe_failure, sweep_stale
 from ebpftop.kernel.netlink.routes import Routes
 
@@ -144,8 +144,10 @@ def _state(instance: Instance) -> Any:
 def _note_merging(instance: Instance) -> None:
     """Say whether packets may come merged (GRO), and so larger than any link takes."""
     table = RuleTable(instance.maps)
-    modes = {each.mode for each in instance.meta.attachments}
-    _set_flag(table.config, Flag.MERGED, on=modes != {"native"})
+    merged = any(
+        each.mode != "native" and ethtool.merges(each.name) for each in instance.meta.attachments
+    )
+    _set_flag(table.config, Flag.MERGED, on=merged)
     table.commit()
 
 
