@@ -24,7 +24,6 @@ PICTURES: dict[str, list[str]] = {
     "balancer": ["escape", "4"],
     "staged": ["plus", "plus", "plus"],
     "connections": ["escape", "f"],
-    "acts": ["7"],
     "shaper": ["5"],
     "class": ["r"],
     "limits": ["escape", "l"],
