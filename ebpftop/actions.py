@@ -174,11 +174,11 @@ ACTIONS: tuple[Action, ...] = (
         writes=True, panes=(BLOCKS,),
     ),
     Action(
-        "import", ("f",), "import", "Block or allow a whole list from a file, all or none",
-        writes=True, panes=(BLOCKS,),
+        "unblock", ("u",), "unblock", "End the block that holds the selected row",
+        writes=True, panes=_ON_SOURCES,
     ),
     Action(
-        "unblock", ("u",), "unblock", "End the block that holds the selected row",
+        "disallow", ("d",), "disallow", "Take the selected row out of the allow list",
         writes=True, panes=_ON_SOURCES,
     ),
     Action(
@@ -219,17 +219,17 @@ ACTIONS: tuple[Action, ...] = (
     Action("filter", ("/",), "filter", "Show only the rows that match an expression", panes=_LISTS),
     Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_LISTS),
     Action("sort", ("s",), "sort", "Sort by the next column", panes=_LISTS),
-    Action("export", ("e",), "export", "Write the list to a file", panes=(BLOCKS,)),
+    Action(
+        "import", ("f",), "import", "Block or allow a whole list from a file, all or none",
+        writes=True, panes=(BLOCKS,),
+    ),
     Action("pause", ("p",), "pause", "Freeze the display; data is still collected"),
     Action("limits", ("l",), "limits", "Change the limits that hold for every source", writes=True),
     Action(
         "allow", ("a",), "allow", "Let the selected source pass whatever it sends",
         writes=True, panes=(TALKERS,),
     ),
-    Action(
-        "disallow", ("d",), "disallow", "Take the selected row out of the allow list",
-        writes=True, panes=_ON_SOURCES,
-    ),
+    Action("export", ("e",), "export", "Write the list to a file", panes=(BLOCKS,)),
     Action("record", ("R",), "record", "Record what is shown to a file, or end the recording"),
     Action("undo", ("z",), "undo last", "Take the last act back", writes=True),
     Action("invert", ("S",), "invert", "Turn the sort order round", panes=_LISTS),

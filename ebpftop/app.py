@@ -78,8 +78,7 @@ class DashboardApp(SettledApp):
         self._own_cost, self._cost = OwnCost(), ""
         self._attention = Attention()
         self.title = "ebpftop"
-        self.sub_title = printable(title)
-        self.controls = controls
+        self.sub_title, self.controls = printable(title), controls
         self.lost_error: EbpftopError | None = None
         """Why there are no more snapshots; None while there are."""
         self.paused = False
@@ -295,5 +294,6 @@ class DashboardApp(SettledApp):
         self._show_latest()
 
     def _open_help(self) -> None:
-        sections = chrome.help_sections(self.offering.possible(), self.main.panes.values())
+        panes = self.main.panes.values()
+        sections = chrome.help_sections(self.offering.possible(), panes, self.main.pane)
         self.push_screen(HelpScreen(sections, self._notes))

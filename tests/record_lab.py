@@ -7,9 +7,11 @@ a snapshot gains what they are to show, look at the pictures, and commit it with
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ebpftop import lab as labs
 from ebpftop.cli.demo import POLICY
@@ -17,6 +19,7 @@ from ebpftop.control import policy as policies
 from ebpftop.control.everything import InstanceControl
 from ebpftop.control.sweeping import Sweeper
 from ebpftop.errors import EbpftopError
+from ebpftop.journal.log import PATH_VARIABLE
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
 from ebpftop.model import BlockRequest, Prefix, Snapshot
@@ -80,25 +83,33 @@ def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else RECORDING
     path.unlink(missing_ok=True)
     bpffs.mount(lasting=False)
-    with labs.Lab() as lab, labs.joined(lab.server):
+    with TemporaryDirectory() as log, labs.Lab() as lab, labs.joined(lab.server):
+        # What is done in the lab is no act on this machine.
+        os.environ[PATH_VARIABLE] = f"{log}/acts.jsonl"
         instance = policies.attach(["eth0"], POLICY, mode="auto", path=None, pinned=False)
         try:
-            control = InstanceControl(instance)
-            _prepare(control)
-            sweeper = Sweeper(control)
-            sweeper.start()
-            traffic = labs.start_demo_traffic(lab)
-            try:
-                octets = _record(instance, path)
-            finally:
-                sweeper.stop()
-            traffic.stop()
+            octets = _record_flood(lab, instance, path)
         finally:
             with bpffs.locked(instance.name):
                 instance.remove()
     # Those who test are not always root.
     path.chmod(0o644)
     print(f"{path}: {TICKS} ticks, {octets:,} bytes")
+
+
+def _record_flood(lab: labs.Lab, instance: Instance, path: Path) -> int:
+    """Record the demo's traffic; returns the length of the file."""
+    control = InstanceControl(instance)
+    _prepare(control)
+    sweeper = Sweeper(control)
+    sweeper.start()
+    traffic = labs.start_demo_traffic(lab)
+    try:
+        octets = _record(instance, path)
+    finally:
+        sweeper.stop()
+    traffic.stop()
+    return octets
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from ebpftop.screens.pane import Pane, Picture
 from ebpftop.widgets.bar import length_of
 from ebpftop.widgets.cells import Cell, Tone
 
-_LETTERS = (None, 6, 4, 3)
+_LETTERS = (None, 6, 4, 3, 2)
 """How many letters of a tab's label are shown; the first with which all tabs fit."""
-_READABLE = 4
+_READABLE = 3
 """How many there are where they never fit, and what stands beside them is cut."""
 
 
@@ -100,15 +100,23 @@ def footer(offered: Sequence[Action]) -> tuple[Sequence[Cell], Sequence[Cell]]:
 
 
 def help_sections(
-    offered: Sequence[Action], panes: Iterable[Pane]
+    offered: Sequence[Action], panes: Iterable[Pane], current: Pane
 ) -> Sequence[tuple[str, Sequence[Action]]]:
-    """Sort the actions that can ever be offered under headings: everywhere, then pane by pane."""
-    sections = [("EVERYWHERE", [action for action in offered if not action.panes])]
-    for pane in panes:
-        own = [action for action in offered if pane.NAME in action.panes]
-        if own:
-            sections.append((f"IN {pane.NAME.upper()}", own))
-    return sections
+    """Sort the actions that can ever be offered under headings.
+
+    Args:
+        offered: The actions.
+        panes: All panes.
+        current: The pane in sight, whose own actions come first; then those that work everywhere.
+    """
+    everywhere = [action for action in offered if not action.panes]
+    others = [pane for pane in panes if pane is not current]
+    sections = [
+        (f"IN {pane.NAME.upper()}", [action for action in offered if pane.NAME in action.panes])
+        for pane in (current, *others)
+    ]
+    sections.insert(1, ("EVERYWHERE", everywhere))
+    return [(title, own) for title, own in sections if own]
 
 
 def _key(action: Action) -> Cell:

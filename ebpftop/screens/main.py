@@ -137,11 +137,9 @@ class MainScreen(Screen[None]):
         self._alerts.display = bool(told)
         self._alerts.show(told)
         switches = [action for action in actions.current() if action.opens]
-        # The pane's own summary yields to the tabs, unless it says that rows are left out.
-        summary = self.pane.summary()
-        firm = beside_tabs or (summary if self.pane.filter_text else ())
-        room = self.size.width - length_of(firm) - 2 - GAP
-        self._tabs.show(chrome.tabs(switches, self.pane.NAME, room), beside_tabs or summary)
+        beside = beside_tabs or self.pane.summary()
+        room = self.size.width - length_of(beside) - 2 - GAP
+        self._tabs.show(chrome.tabs(switches, self.pane.NAME, room), beside)
         self._place.display = place is not None
         if place is not None:
             self._place.show(*place)

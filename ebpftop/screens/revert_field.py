@@ -8,10 +8,9 @@ from textual.containers import Horizontal
 from textual.widgets import Input, Label
 
 from ebpftop import format as fmt
+from ebpftop.actions import key
 from ebpftop.control import Controls
 from ebpftop.errors import UsageError
-
-HINT = "60s: taken back then, unless y confirms"
 
 
 class RevertField(Horizontal):
@@ -25,7 +24,8 @@ class RevertField(Horizontal):
         """Lay out the line."""
         yield Label("revert in", classes="label", markup=False)
         yield self.entry
-        yield Label(HINT, classes="hint", markup=False)
+        hint = f"60s: taken back then, unless {key('confirm')} confirms"
+        yield Label(hint, classes="hint", markup=False)
 
     def seconds(self) -> float | None:
         """Return what was typed; None for nothing.
@@ -51,4 +51,8 @@ class RevertField(Horizontal):
 
     def said(self) -> str:
         """Return what the operator is told besides, once it is done."""
-        return f", reverts in {self.entry.value.strip()}: y confirms" if self.seconds() else ""
+        return (
+            f", reverts in {self.entry.value.strip()}: {key('confirm')} confirms"
+            if self.seconds()
+            else ""
+        )

@@ -75,7 +75,7 @@ def filled_in(dashboard: Terminal, revert_in: str) -> bool:
 def test_a_block_that_waits_reverts_although_the_dashboard_was_killed(site: Site) -> None:
     dashboard = site.dashboard("eth0")
     block_for_now(dashboard, "4s")
-    dashboard.wait_for("REVERTS IN", "y confirms")
+    dashboard.wait_for("REVERTS IN", "Y confirms")
     assert [row["address"] for row in blocks(site)] == [ADDRESS]
 
     dashboard.signal(signal.SIGKILL)
@@ -90,7 +90,7 @@ def test_a_block_that_was_confirmed_stays_although_the_dashboard_was_killed(site
     dashboard = site.dashboard("eth0")
     block_for_now(dashboard, "9s")
     dashboard.wait_for("REVERTS IN")
-    dashboard.press("y")
+    dashboard.press("Y")
     dashboard.wait_until(lambda shown: "REVERTS" not in shown, "the countdown did not go")
     dashboard.signal(signal.SIGKILL)
     dashboard.wait()

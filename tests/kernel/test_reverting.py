@@ -15,7 +15,7 @@ import pytest
 
 from ebpftop.control.everything import InstanceControl
 from ebpftop.kernel import bpffs
-from ebpftop.model import Prefix
+from ebpftop.model import Prefix, Service
 from tests.kernel.stage import IFACE, Stage, child, ebpftop, staged, until
 
 pytestmark = pytest.mark.kernel
@@ -133,6 +133,34 @@ def test_each_kind_of_act_takes_itself_back(stage: Stage) -> None:
     assert not is_back()
     until(is_back, 20.0)
     done("class", "del", IFACE, "video")
+
+
+def test_acts_on_backends_take_themselves_back_each_for_itself(stage: Stage) -> None:
+    vip, one, two = "198.51.100.10:80/tcp", "10.0.0.11:80", "10.0.0.12:80"
+
+    def weights() -> dict[str, int]:
+        rows = ebpftop("backends", IFACE, "--json").json()
+        return {row["backend"]: row["weight"] for row in rows}
+
+    done("vip", "add", IFACE, vip)
+    try:
+        for backend in (one, two):
+            done("backend", "add", IFACE, vip, backend)
+        done("backend", "set", IFACE, vip, one, "--weight", "7", "--revert-after", LATE)
+        done("backend", "set", IFACE, vip, two, "--weight", "8", "--revert-after", SOON)
+        done("vip", "set", IFACE, vip, "--algorithm", "rr", "--revert-after", SOON)
+        assert weights() == {one: 7, two: 8}
+        until(lambda: weights() == {one: 7, two: 1})
+        until(lambda: ebpftop("backends", IFACE, "--json").json()[0]["algorithm"] == "wrr")
+        # What goes back at the end is what was confirmed last, for both backends.
+        control = InstanceControl(stage.instance).reverting(2)
+        service = Service.parse(vip)
+        both = {Service.parse(name, "tcp"): {"weight": 5} for name in (one, two)}
+        control.balancing.set_backends(service, both)
+        assert weights() == {one: 5, two: 5}
+        until(lambda: weights() == {one: 1, two: 1})
+    finally:
+        done("vip", "del", IFACE, vip)
 
 
 def test_two_that_nobody_confirms_lead_back_to_what_was_confirmed(stage: Stage) -> None:

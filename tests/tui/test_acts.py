@@ -45,7 +45,7 @@ async def test_acts_can_be_filtered_and_are_read_only_without_controls() -> None
         await running.press("enter")
         assert [line for line in running.list_pane.table.lines if "limit" in line]
         assert not [line for line in running.list_pane.table.lines if "unblock" in line]
-        await running.press("u", "z", "y")
+        await running.press("u", "z", "Y")
         assert len(running.app.screen_stack) == 1
         assert "undo" not in running.lines[-1]
 
@@ -134,18 +134,18 @@ async def test_what_stands_against_an_undo_is_passed_over_only_by_a_typed_word(
         assert controls.calls == [("undo", "00000002", True)]
 
 
-async def test_an_act_that_waits_counts_down_and_y_confirms_it(controls: FakeControls) -> None:
+async def test_an_act_that_waits_counts_down_and_a_key_confirms_it(controls: FakeControls) -> None:
     waits = act(reverts_at_s=START_S + 20)
     async with dashboard(snapshot(acts=(waits,)), controls=controls) as running:
-        assert "REVERTS IN 20s: y confirms" in running.lines[0]
+        assert "REVERTS IN 20s: Y confirms" in running.lines[0]
         await running.tick(snapshot(7, acts=(waits,)))
         assert "REVERTS IN 13s" in running.lines[0]
-        await running.press("y")
+        await running.press("Y")
         await running.until(lambda: controls.calls)
         assert controls.calls == [("confirm",)]
         await running.tick(snapshot(8, acts=(act(),)))
         assert "REVERTS" not in running.lines[0]
-        await running.press("y")
+        await running.press("Y")
         assert controls.calls == [("confirm",)]
 
 
@@ -167,7 +167,7 @@ async def test_a_block_can_be_made_to_revert_by_itself(controls: FakeControls) -
         await running.until(lambda: running.app._notifications)
         assert controls.reverts_after_s == 90.0
         said = [notice.message for notice in running.app._notifications]
-        assert said == ["Block 203.0.113.77 for 10m, reverts in 90s: y confirms: accepted"]
+        assert said == ["Block 203.0.113.77 for 10m, reverts in 90s: Y confirms: accepted"]
 
 
 async def test_limits_and_classes_can_be_made_to_revert_by_themselves(

@@ -213,6 +213,6 @@ async def test_palette_offers_what_the_footer_offers() -> None:
 
 async def test_clicking_a_tab_opens_its_pane() -> None:
     async with dashboard() as running:
-        column = running.lines[1].index("2 Talk")
+        column = running.lines[1].index("2 Ta")
         await running.pilot.click("#tabs", offset=(column, 0))
         assert running.app.main.pane.NAME == "talkers"

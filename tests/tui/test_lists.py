@@ -16,7 +16,7 @@ async def test_a_list_is_blocked_as_a_whole(controls: FakeControls, tmp_path: Pa
     path = tmp_path / "list"
     path.write_text('["10.0.0.1", {"address": "10.0.0.2", "expires_in_s": null, "reason": "x"}]')
     async with dashboard(attack(), controls=controls) as running:
-        await running.press("3", "i")
+        await running.press("3", "f")
         assert "4 blocks are in force" in running.text
         await fill(running, "address", str(path))
         await fill(running, "reason", "bots")
@@ -35,7 +35,7 @@ async def test_a_list_with_bad_lines_is_refused_and_they_are_named(
     path = tmp_path / "l"
     path.write_text("10.0.0.1\nnonsense\n10.0.0.300\n")
     async with dashboard(attack(), controls=controls, size=(120, 40)) as running:
-        await running.press("3", "i")
+        await running.press("3", "f")
         await fill(running, "address", str(path))
         await running.press("enter")
         await running.until(lambda: "nothing was blocked" in running.text)
@@ -51,7 +51,7 @@ async def test_an_allow_list_is_read_where_the_allowed_are_selected(
     path = tmp_path / "list"
     path.write_text("10.0.0.1\n10.1.0.0/16\n")
     async with dashboard(attack(), controls=controls) as running:
-        await running.press("3", "tab", "i")
+        await running.press("3", "tab", "f")
         assert "Allow a list" in running.text
         await fill(running, "address", str(path))
         await running.press("enter")

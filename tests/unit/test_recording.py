@@ -20,8 +20,9 @@ from ebpftop.sources.recording import (
     TapeWriter,
     shapes,
 )
+from ebpftop.sources.recording.brief import MOST_ACTS
 from tests.bench import recording as bench
-from tests.tui.fakes import attack, many_sources, snapshot
+from tests.tui.fakes import act, attack, many_sources, snapshot
 from tests.unit.invented import Inventor, differences
 from tests.unit.taping import SMALL, record, record_small
 
@@ -181,3 +182,23 @@ def test_empty_tables_come_back(tmp_path: Path) -> None:
     tape = Tape(record(tmp_path / "r", [snapshot(0), snapshot(1, allowed=Allowed.empty())]))
 
     assert [len(tape.tick(n).sources) for n in (0, 1)] == [0, 0]
+
+
+def test_the_latest_acts_are_told_and_a_long_list_only_by_its_length(tmp_path: Path) -> None:
+    many = [{"state": True, "targets": [f"10.0.{n >> 8}.{n & 255}" for n in range(50_000)]}]
+    short = act("block", id="00000001")
+    long = act("allow", "50,000 addresses", id="00000002", facet="allow", new=many)
+    acts = [*(act(id=f"{n:08x}") for n in range(16, 16 + MOST_ACTS)), short, long]
+    path = tmp_path / "file"
+    writer = TapeWriter(path, "eth0")
+    for sequence in range(3):
+        writer.write(snapshot(sequence, acts=acts))
+    writer.close()
+
+    assert path.stat().st_size < 200_000
+    tape = Tape(path)
+    told = tape.tick(2).acts or ()
+    assert len(told) == MOST_ACTS
+    assert told[-2] == short
+    assert (told[-1].target, told[-1].facet, told[-1].new) == ("50,000 addresses", "", None)
+    tape.close()
