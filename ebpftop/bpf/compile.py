@@ -6,7 +6,8 @@ so it imports bcc and the standard library only. Compiling costs about 110 MB th
 gives back; they leave with this process.
 
 Standard input: one JSON object, `{"source": file name, "defines": {name: number},
-"programs": [function, ...], "type": number of the program type, "pin": folder}`. Standard
+"programs": [function, ...], "type": number of the program type, "pin": folder, "share": folder
+or null}`. With `share`, maps that are pinned there are used and not made. Standard
 output: one JSON object, either `{"maps": {name: {"key": [[field, offset, size], ...],
 "value": [...]}}, "bcc": version}` or `{"error": ..., "log": ...}`. With `--probe` it only says
 which bcc it found.
@@ -80,6 +81,9 @@ def compile_and_pin(request: dict[str, Any]) -> dict[str, Any]:
 
     multiarch = sysconfig.get_config_var("MULTIARCH") or f"{os.uname().machine}-linux-gnu"
     cflags = [f"-D{name}={value}" for name, value in request["defines"].items()]
+    shared = request["share"]
+    if shared is not None:
+        cflags.append(f'-DSHARED_PINS="{shared}"')
     cflags += ["-idirafter/usr/include", f"-idirafter/usr/include/{multiarch}"]
     try:
         module = bcc.BPF(text=expanded(request["source"]), cflags=cflags)
@@ -103,7 +107,8 @@ def compile_and_pin(request: dict[str, Any]) -> dict[str, Any]:
         # Of a per-CPU table, Leaf is an array with a value for each CPU.
         one_cpu = getattr(table, "sLeaf", table.Leaf)
         maps[name] = {"key": fields(table.Key), "value": fields(one_cpu)}
-        pins[name] = lib.bpf_table_fd(module.module, name.encode())
+        if shared is None or not Path(shared, name).exists():
+            pins[name] = lib.bpf_table_fd(module.module, name.encode())
     for name, fd in pins.items():
         if lib.bpf_obj_pin(fd, str(Path(request["pin"]) / name).encode()) != 0:
             return {"error": f"pin {name}: {os.strerror(ctypes.get_errno())}", "log": ""}

@@ -10,11 +10,11 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ebpftop.bpf import layout, shaper_layout
+from ebpftop.bpf import layout, shaper_layout, trace_layout
 from ebpftop.errors import KernelRefusedError, NotPermittedError
 
 COMPILER = Path(layout.__file__).with_name("compile.py")
@@ -37,10 +37,16 @@ class Module:
     """What they are loaded as (`enum bpf_prog_type`)."""
     maps: layout.Maps
     """Keys and values of its maps."""
+    defines: Mapping[str, int] = field(default_factory=dict)
+    """What it is compiled with besides."""
 
 
 PROTECTION = Module("xdp_pipeline.c", layout.PROGRAMS, 6, layout.MAPS)
 SHAPER = Module("tc_traffic_shaper.c", shaper_layout.PROGRAMS, 3, shaper_layout.MAPS)
+TRACE = Module(
+    "xdp_pipeline.c", trace_layout.PROGRAMS, 6, {**layout.MAPS, **trace_layout.MAPS}, {"TRACE": 1}
+)
+"""The pipeline with a trace in it; it works on the maps of an instance."""
 MODULES = (PROTECTION, SHAPER)
 """Everything that an instance is made of."""
 
@@ -66,7 +72,12 @@ def probe() -> str:
     return f"{answer['bcc']} by {interpreter()}"
 
 
-def load(folder: Path, defines: Mapping[str, int], modules: Sequence[Module] = MODULES) -> None:
+def load(
+    folder: Path,
+    defines: Mapping[str, int],
+    modules: Sequence[Module] = MODULES,
+    share: Path | None = None,
+) -> None:
     """Compile the sources, load their programs, pin them and every map in `folder`.
 
     Each module is compiled by a child of its own, all at the same time.
@@ -75,6 +86,7 @@ def load(folder: Path, defines: Mapping[str, int], modules: Sequence[Module] = M
         folder: An empty folder on a bpffs.
         defines: Capacities and switches, by the names the C side gives them.
         modules: What to load.
+        share: Where maps are pinned that are used and not made.
 
     Raises:
         KernelRefusedError: bcc or headers are missing, or the compiler, the verifier or the
@@ -84,10 +96,11 @@ def load(folder: Path, defines: Mapping[str, int], modules: Sequence[Module] = M
     def one(module: Module) -> None:
         request = {
             "source": module.source,
-            "defines": dict(defines),
+            "defines": {**defines, **module.defines},
             "programs": list(module.programs),
             "type": module.program_type,
             "pin": str(folder),
+            "share": str(share) if share else None,
         }
         layout.check(_run([], json.dumps(request))["maps"], module.maps)
 
