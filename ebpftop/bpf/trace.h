@@ -26,6 +26,7 @@ struct trace_filter {
 	__u64 protocols;          /* a bit for each enum protocol */
 	__u64 verdicts;           /* for each enum verdict */
 	__u64 reasons;            /* for each enum reason */
+	__u64 interface;          /* its number; 0: all */
 	__u64 rate;               /* packets that a CPU hands over in TRACE_WINDOW_NS */
 };
 
@@ -78,7 +79,8 @@ static __always_inline void trace_arrival(struct run *run)
 	run->choice->backend = 0;
 	if (!filter || !cpu)
 		return;
-	cpu->matches = (filter->protocols >> (run->packet->protocol & 7) & 1) &&
+	cpu->matches = (!filter->interface || filter->interface == run->ctx->ingress_ifindex) &&
+		       (filter->protocols >> (run->packet->protocol & 7) & 1) &&
 		       trace_source(filter, run->packet);
 	if (!cpu->matches)
 		return;

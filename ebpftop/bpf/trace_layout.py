@@ -25,6 +25,7 @@ TRACE_FILTER = np.dtype(
         ("protocols", U64),
         ("verdicts", U64),
         ("reasons", U64),
+        ("interface", U64),
         ("rate", U64),
     ]
 )

@@ -10,7 +10,7 @@ import numpy as np
 
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import ControlOp, EventKind
-from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel import bpffs, libbpf, variants
 from ebpftop.kernel.instance import Instance, describe_failure
 from ebpftop.model import Prefix
 
@@ -37,6 +37,7 @@ class InstanceWriter:
         """
         try:
             with nullcontext() if self._holding_lock else bpffs.locked(self._instance.name):
+                variants.restore_abandoned(self._instance.folder)
                 yield
         except OSError as error:
             raise describe_failure(error) from error

@@ -194,8 +194,9 @@ def remove(name: str) -> None:
         (RUN / f"{name}.{duty}").unlink(missing_ok=True)
 
 
-DUTIES = ("control", "checks")
-"""What one process at a time does for an instance: control it by a dashboard, check health."""
+DUTIES = ("control", "checks", "trace")
+"""What one process at a time does for an instance: control it by a dashboard, check health,
+trace its packets."""
 
 
 class Seat:

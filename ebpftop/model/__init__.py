@@ -54,6 +54,7 @@ from ebpftop.model.snapshot import (
     Snapshot,
     Totals,
 )
+from ebpftop.model.tracing import TracedPacket
 
 __all__ = [
     "ALGORITHMS",
@@ -98,6 +99,7 @@ __all__ = [
     "SourceState",
     "Sources",
     "Totals",
+    "TracedPacket",
     "TrafficClass",
     "Vip",
     "Vips",
