@@ -56,7 +56,8 @@ class Trace:
         interface: int = 0,
         defines: Mapping[str, int] | None = None,
     ) -> None:
-        self._instance, self._wanted, self._rate = instance, wanted, rate
+        self._instance, self._interface = instance, interface
+        self._wanted, self._rate = wanted, rate
         self._queue: deque[TracedPacket] = deque()
         self._window_ns, self._shown = 0, 0
         self._kernel_left_out, self._own_left_out = 0, 0
@@ -69,14 +70,14 @@ class Trace:
         """What ended it early."""
         with ExitStack() as stack:
             try:
-                self._begin(stack, wanted.record(rate=rate, interface=interface), defines or {})
+                self._begin(stack, defines or {})
             except OSError as error:
                 raise describe_failure(error) from error
             self._undo = stack.pop_all()
         self._thread = threading.Thread(target=self._run, name="ebpftop-trace", daemon=True)
         self._thread.start()
 
-    def _begin(self, stack: ExitStack, record: object, defines: Mapping[str, int]) -> None:
+    def _begin(self, stack: ExitStack, defines: Mapping[str, int]) -> None:
         instance, folder = self._instance, self._instance.folder
         seat = bpffs.Seat(instance.name, variants.SEAT)
         stack.callback(seat.close)
@@ -95,8 +96,8 @@ class Trace:
         }
         for each in opened.values():
             stack.callback(each.close)
-        self._counters = opened["tracing"]
-        opened["trace_filter"].put(0, record)  # type: ignore[arg-type]
+        self._counters, self._filter = opened["tracing"], opened["trace_filter"]
+        self.look_for(self._wanted, self._rate)
         ring = libbpf.open_pin(room / trace_layout.RING)
         stack.callback(os.close, ring)
         self._ring = Ring(ring, self._take)
@@ -106,6 +107,11 @@ class Trace:
             # Who watches must know the variant before it is on the interface.
             instance.write_meta(replace(instance.meta, trace=self._program))
             variants.put_in_place(folder)
+
+    def look_for(self, wanted: TraceFilter, rate: int) -> None:
+        """Show other packets from now on; one that comes at this moment may be of either kind."""
+        self._filter.put(0, wanted.record(rate=rate, interface=self._interface))
+        self._wanted, self._rate = wanted, rate
 
     def _restore(self) -> None:
         with bpffs.locked(self._instance.name):
