@@ -32,13 +32,11 @@ _ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
               help="Only packets that pass. Fields: source (or address), protocol, verdict, "
               "reason; as in 'source:192.0.2.0/24 protocol:tcp -verdict:passed'.")  # fmt: skip
 @click.option("--rate", type=click.IntRange(1, MOST_RATE), default=20, show_default=True,
-              metavar="N", help="At most so many packets a second; the others are counted.")  # fmt: skip
+              metavar="N", help="At most so many a second; the rest is counted.")  # fmt: skip
 @click.option("--for", "seconds", type=click.FloatRange(0.1, 86_400), metavar="SECONDS",
               help="End after so long; without it ^C ends it.")  # fmt: skip
 @JSON
-def trace(
-    iface: str, expression: str, rate: int, seconds: float | None, as_json: bool
-) -> None:
+def trace(iface: str, expression: str, rate: int, seconds: float | None, as_json: bool) -> None:
     """Show packets as they come, with their verdict and its reason.
 
     A variant of the program takes its place meanwhile, without losing a packet. One trace at a

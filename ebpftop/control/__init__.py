@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ebpftop.model import Backend, ClassKey, Limits, Prefix, Service, Vip
+from ebpftop.errors import EbpftopError
+from ebpftop.model import Backend, ClassKey, Limits, Prefix, Service, TracedPacket, Vip
 
 
 class ShapingControls(Protocol):
@@ -59,6 +60,32 @@ class BalancingControls(Protocol):
         ...
 
 
+class Tracing(Protocol):
+    """A trace that is on; see `control.tracing.Trace`."""
+
+    @property
+    def error(self) -> EbpftopError | None:
+        """What ended it early."""
+        ...
+
+    @property
+    def left_out(self) -> int:
+        """Packets that matched and were not handed over, since it began."""
+        ...
+
+    def ask(self, expression: str, rate: int) -> None:
+        """Show what another filter lets through, at most `rate` packets a second."""
+        ...
+
+    def take(self) -> Sequence[TracedPacket]:
+        """Return what came since the last call."""
+        ...
+
+    def stop(self) -> None:
+        """End it, which may take a moment."""
+        ...
+
+
 class Controls(Protocol):
     """The acts an operator has. Each may block for milliseconds: call them off the event loop.
 
@@ -73,6 +100,13 @@ class Controls(Protocol):
     @property
     def balancing(self) -> BalancingControls:
         """The acts on VIPs and their backends."""
+        ...
+
+    def trace(self, expression: str, rate: int) -> Tracing:
+        """Begin to show packets that a filter lets through, at most `rate` a second.
+
+        Takes seconds: the program's variant is compiled.
+        """
         ...
 
     def guarded(self, prefix: Prefix) -> str | None:

@@ -8,6 +8,8 @@ from functools import cached_property
 from ebpftop.control.balancing import BalancingControl
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.shaping import ShapingControl
+from ebpftop.control.trace_filter import TraceFilter
+from ebpftop.control.tracing import Trace
 from ebpftop.control.ways import WayKeeper
 
 
@@ -23,6 +25,10 @@ class InstanceControl(ProtectionControl):
     def balancing(self) -> BalancingControl:
         """The acts on VIPs and their backends."""
         return BalancingControl(self._instance, holding_lock=self._holding_lock)
+
+    def trace(self, expression: str, rate: int) -> Trace:
+        """Begin to show packets that a filter lets through, at most `rate` a second."""
+        return Trace(self._instance, TraceFilter.parse(expression), rate=rate)
 
     def sweep(self) -> None:
         """Do what is due in protection and balancing; see each one's."""

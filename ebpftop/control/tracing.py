@@ -113,6 +113,14 @@ class Trace:
         self._filter.put(0, wanted.record(rate=rate, interface=self._interface))
         self._wanted, self._rate = wanted, rate
 
+    def ask(self, expression: str, rate: int) -> None:
+        """As `look_for`, of a filter in words.
+
+        Raises:
+            FilterError: What is wrong with it, and where.
+        """
+        self.look_for(TraceFilter.parse(expression), rate)
+
     def _restore(self) -> None:
         with bpffs.locked(self._instance.name):
             variants.restore(self._instance.folder)
