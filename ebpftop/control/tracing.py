@@ -63,7 +63,7 @@ class Trace:
         self._kernel_left_out, self._own_left_out = 0, 0
         self._backends: dict[int, Service | None] = {}
         self._to_wall_s = time.time() - time.monotonic()
-        self._ending = False
+        self._ending, self._program = False, 0
         self._ended = threading.Event()
         self._news = threading.Event()
         self.error: EbpftopError | None = None
@@ -122,8 +122,11 @@ class Trace:
         self.look_for(TraceFilter.parse(expression), rate)
 
     def _restore(self) -> None:
+        folder = self._instance.folder
         with bpffs.locked(self._instance.name):
-            variants.restore(self._instance.folder)
+            # After a detach elsewhere the folder, and a trace in it, may be another's.
+            if self._program in (0, variants.number(folder)):
+                variants.restore(folder)
 
     def _run(self) -> None:
         """Take packets until `stop`; runs in a thread of its own."""
@@ -145,7 +148,7 @@ class Trace:
         left_out = self._counters.read()[1]["left_out"]
         self._kernel_left_out = int(left_out.sum())
         self._backends.clear()
-        if not self._ending and not variants.pin(self._instance.folder).exists():
+        if not self._ending and variants.number(self._instance.folder) != self._program:
             raise SourceLostError("the trace was ended, as by a detach", "begin it again")
 
     def _take(self, data: bytes) -> None:

@@ -298,7 +298,7 @@ def _is_stale(folder: Path) -> bool:
 
 def linked_interfaces(folder: Path) -> set[int]:
     """Return the interfaces that an instance's pipeline, or its trace, is on. Root only."""
-    ours = {_program_id(folder / f"prog_{PIPELINE}"), _program_id(variants.pin(folder))} - {0}
+    ours = {_program_id(folder / f"prog_{PIPELINE}"), variants.number(folder)} - {0}
     return {index for program, index in libbpf.linked_programs() if program in ours}
 
 

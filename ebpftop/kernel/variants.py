@@ -46,8 +46,16 @@ def load(folder: Path, defines: Mapping[str, int]) -> int:
     """
     room(folder).mkdir(mode=0o700)
     loading.load(room(folder), defines, [loading.TRACE], share=folder)
-    with _opened(pin(folder)) as program:
-        return libbpf.program_info(program).id
+    return number(folder)
+
+
+def number(folder: Path) -> int:
+    """Return the variant's number, 0 where there is none."""
+    try:
+        with _opened(pin(folder)) as program:
+            return libbpf.program_info(program).id
+    except FileNotFoundError:
+        return 0
 
 
 def put_in_place(folder: Path) -> None:
