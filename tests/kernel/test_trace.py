@@ -23,6 +23,7 @@ from scapy.packet import Raw
 
 from ebpftop.bpf import trace_layout
 from ebpftop.control.balancing import BalancingControl
+from ebpftop.control.everything import InstanceControl
 from ebpftop.control.trace_filter import TraceFilter
 from ebpftop.control.tracing import Trace
 from ebpftop.dissection import dissect
@@ -84,7 +85,7 @@ def datagram(stage: Stage, source: str = SENDER, size: int = 10) -> bytes:
 
 @contextmanager
 def tracing(stage: Stage) -> Iterator[Trace]:
-    trace = Trace(stage.instance, TraceFilter.parse(OURS), rate=FAST)
+    trace = InstanceControl(stage.instance).trace(OURS, FAST)  # as the dashboard does
     try:
         yield trace
     finally:
