@@ -170,6 +170,10 @@ ACTIONS: tuple[Action, ...] = (
         writes=True, panes=(TALKERS,),
     ),
     Action(
+        "trace", ("T",), "trace", "Show packets as they come, with their verdict and its reason",
+        writes=True, panes=(PROGRAMS,),
+    ),
+    Action(
         "new-block", ("n",), "new block", "Block an address or prefix by typing it",
         writes=True, panes=(BLOCKS,),
     ),

@@ -28,7 +28,7 @@ import numpy as np
 from ebpftop.errors import UsageError
 from ebpftop.format import parse_address, parse_number, printable
 from ebpftop.matching import Mask, Test, has_digits, in_addresses, in_texts, within
-from ebpftop.model import Column
+from ebpftop.model import Column, Prefix
 
 Kind = Literal["number", "address", "text"]
 """The kinds of `Column`."""
@@ -74,12 +74,22 @@ class FilterError(UsageError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Term:
+class Term:
+    """One word of a filter."""
+
     field: str
+    """The field that it is about; empty for every field."""
     negated: bool
+    """Whether it holds where the test does not."""
     test: Test
+    """What it asks of a column."""
+    position: int
+    """Where its value begins, in characters from the filter's beginning."""
+    prefix: Prefix | None = None
+    """What it asks of an address field."""
 
     def mask(self, columns: Mapping[str, Column]) -> Mask:
+        """Return which rows it holds for."""
         searched = [columns[self.field]] if self.field else columns.values()
         found = reduce(np.logical_or, map(self.test, searched))
         return ~found if self.negated else found
@@ -91,7 +101,8 @@ class Filter:
 
     text: str
     """As it was written."""
-    _terms: tuple[_Term, ...]
+    terms: tuple[Term, ...]
+    """Its words, all of which must hold."""
 
     @classmethod
     def parse(cls, text: str, fields: Mapping[str, Kind]) -> Filter:
@@ -125,7 +136,7 @@ class Filter:
         """
         rows = len(next(iter(columns.values())).values)
         matched = np.ones(rows, np.bool_)
-        for term in self._terms:
+        for term in self.terms:
             matched &= term.mask(columns)
         return matched
 
@@ -144,17 +155,18 @@ def _nothing_follows(word: str, position: int) -> FilterError:
     return FilterError(f"nothing follows '{printable(word)}'", remedy, position)
 
 
-def _term(word: re.Match[str], fields: Mapping[str, Kind]) -> _Term:
+def _term(word: re.Match[str], fields: Mapping[str, Kind]) -> Term:
     negated = bool(word["minus"])
     name = (word["field"] or "").lower()
     if name in fields:
         if word["plain"] == "":
             raise _nothing_follows(word["whole"], word.start("whole"))
-        return _Term(name, negated, _field_test(word, fields[name]))
+        return _field_term(word, fields[name], name)
     if not name:
-        return _Term("", negated, _anywhere(word["plain"] or word["quoted"]))
+        test = _anywhere(word["plain"] or word["quoted"])
+        return Term("", negated, test, word.start("whole"))
     if _IPV6_PART.fullmatch(word["whole"]):
-        return _Term("", negated, _anywhere(word["whole"]))
+        return Term("", negated, _anywhere(word["whole"]), word.start("whole"))
     near = difflib.get_close_matches(name, fields, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise FilterError(
@@ -164,13 +176,16 @@ def _term(word: re.Match[str], fields: Mapping[str, Kind]) -> _Term:
     )
 
 
-def _field_test(word: re.Match[str], kind: Kind) -> Test:
+def _field_term(word: re.Match[str], kind: Kind, field: str) -> Term:
     group = next(name for name in ("quoted", "regex", "plain") if word[name] is not None)
-    value, position = word[group], word.start(group)
+    value, position, negated = word[group], word.start(group), bool(word["minus"])
     if kind == "text":
-        return _text_test(value, group, position)
+        return Term(field, negated, _text_test(value, group, position), position)
     try:
-        return _number_test(value) if kind == "number" else within(parse_address(value))
+        if kind == "number":
+            return Term(field, negated, _number_test(value), position)
+        prefix = parse_address(value)
+        return Term(field, negated, within(prefix), position, prefix)
     except UsageError as error:
         raise FilterError(error.problem, error.remedy, position) from None
 

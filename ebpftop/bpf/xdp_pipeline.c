@@ -10,6 +10,9 @@
  * Cost    see the performance page; the program takes no lock and reads the coarse clock.
  * Limits  packets in one buffer (no XDP fragments); two VLAN tags; six IPv6 extension headers.
  *
+ * xdp_trace: the same with a trace (trace.h) in it; compiled apart, over the maps of an instance,
+ * when somebody asks for it.
+ *
  * explain, control: never attached; user space runs it on a request of its own making
  * (BPF_PROG_TEST_RUN): to ask what would become of a packet, and where it must change a value
  * that the pipeline changes too.
@@ -35,6 +38,9 @@
 #include "load_balancer.h"
 #include "replies.h"
 #include "balancing.h"
+#ifdef TRACE
+#include "trace.h"
+#endif
 
 static __always_inline __u64 coarse_now(void)
 {
@@ -70,7 +76,7 @@ static __always_inline __u32 process(struct xdp_md *ctx, int live)
 	struct run run = { .ctx = ctx, .action = XDP_PASS, .reason = REASON_NONE, .live = live };
 	struct scratch *working;
 	struct packet *packet;
-	__u32 zero = 0;
+	__u32 zero = 0, verdict;
 
 	run.cpu = stats.lookup(&zero);
 	run.conf = config.lookup(&zero);
@@ -93,6 +99,9 @@ static __always_inline __u32 process(struct xdp_md *ctx, int live)
 		if (run.cpu->tick_ns != run.now)
 			watch_flood(&run);
 	}
+#ifdef TRACE
+	trace_arrival(&run);
+#endif
 	if (packet->kind == PACKET_IPV4 || packet->kind == PACKET_IPV6)
 		protect(&run);
 	else if (packet->unparsed && run.conf->flags & FLAG_DROP_UNPARSED)
@@ -107,10 +116,20 @@ static __always_inline __u32 process(struct xdp_md *ctx, int live)
 		       run.choice->backend << EXPLAIN_BACKEND_SHIFT;
 	if (run.row)
 		count_row(&run, run.row);
-	count(&run.cpu->verdicts[verdict_of(run.action)], run.length);
+	verdict = verdict_of(run.action);
+	count(&run.cpu->verdicts[verdict], run.length);
+#ifdef TRACE
+	trace_verdict(&run, verdict);
+#endif
 	return run.action;
 }
 
+#ifdef TRACE
+int xdp_trace(struct xdp_md *ctx)
+{
+	return process(ctx, 1);
+}
+#else
 int xdp_pipeline(struct xdp_md *ctx)
 {
 	return process(ctx, 1);
@@ -203,3 +222,4 @@ int control(struct xdp_md *ctx)
 	__sync_lock_test_and_set(&event->seq, seq);
 	return 1;
 }
+#endif

@@ -44,6 +44,7 @@ _VERBS = {
     "backends": "balancer_watching",
     "connections": "balancer_watching",
     "explain": "explaining",
+    "trace": "tracing",
     "reload": "reloading",
     "record": "recording",
     "replay": "recording",

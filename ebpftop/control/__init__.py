@@ -6,7 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ebpftop.model import Backend, BlockRequest, ClassKey, Limits, Prefix, Service, Vip
+from ebpftop.errors import EbpftopError
+from ebpftop.model import (
+    Backend,
+    BlockRequest,
+    ClassKey,
+    Limits,
+    Prefix,
+    Service,
+    TracedPacket,
+    Vip,
+)
 
 
 class ShapingControls(Protocol):
@@ -59,6 +69,32 @@ class BalancingControls(Protocol):
         ...
 
 
+class Tracing(Protocol):
+    """A trace that is on; see `control.tracing.Trace`."""
+
+    @property
+    def error(self) -> EbpftopError | None:
+        """What ended it early."""
+        ...
+
+    @property
+    def left_out(self) -> int:
+        """Packets that matched and were not handed over, since it began."""
+        ...
+
+    def ask(self, expression: str, rate: int) -> None:
+        """Show what another filter lets through, at most `rate` packets a second."""
+        ...
+
+    def take(self) -> Sequence[TracedPacket]:
+        """Return what came since the last call."""
+        ...
+
+    def stop(self) -> None:
+        """End it, which may take a moment."""
+        ...
+
+
 class Controls(Protocol):
     """The acts an operator has. Each may block for milliseconds: call them off the event loop.
 
@@ -85,6 +121,13 @@ class Controls(Protocol):
 
     def confirm(self) -> int:
         """Let all acts stay that wait to be confirmed; returns how many there were."""
+        ...
+
+    def trace(self, expression: str, rate: int) -> Tracing:
+        """Begin to show packets that a filter lets through, at most `rate` a second.
+
+        Takes seconds where the program's variant is not compiled yet.
+        """
         ...
 
     def guarded(self, prefix: Prefix) -> str | None:

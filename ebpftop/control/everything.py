@@ -11,6 +11,8 @@ from ebpftop.control.audit import Intent, Operator
 from ebpftop.control.balancing import BalancingControl
 from ebpftop.control.protection import ProtectionControl
 from ebpftop.control.shaping import ShapingControl
+from ebpftop.control.trace_filter import TraceFilter
+from ebpftop.control.tracing import Trace
 from ebpftop.control.ways import WayKeeper
 from ebpftop.journal import Acts
 from ebpftop.kernel.instance import Instance
@@ -46,6 +48,10 @@ class InstanceControl(ProtectionControl):
     def balancing(self) -> BalancingControl:
         """The acts on VIPs and their backends."""
         return self._balancing
+
+    def trace(self, expression: str, rate: int) -> Trace:
+        """Begin to show packets that a filter lets through, at most `rate` a second."""
+        return Trace(self._instance, TraceFilter.parse(expression), rate=rate)
 
     def sweep(self) -> None:
         """Do what is due in protection and balancing; see each one's."""

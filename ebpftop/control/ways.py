@@ -17,9 +17,8 @@ import numpy as np
 from ebpftop.bpf import layout
 from ebpftop.control.vip_table import backend_addresses
 from ebpftop.control.writing import InstanceWriter
-from ebpftop.kernel import libbpf
 from ebpftop.kernel.clock import coarse_ns
-from ebpftop.kernel.instance import Instance
+from ebpftop.kernel.instance import Instance, linked_interfaces
 from ebpftop.kernel.netlink.neighbours import Changes, Neighbour, neighbours, probe
 from ebpftop.kernel.netlink.routes import Exit, NextHop, Routes
 from ebpftop.model import Prefix
@@ -117,8 +116,7 @@ class WayKeeper(InstanceWriter):
 
     def _attached(self) -> set[int]:
         """Return the interfaces that the program is still on: netlink does not tell of its end."""
-        pipeline = self._instance.meta.pipeline.id
-        return {index for program, index in libbpf.linked_programs() if program == pipeline}
+        return linked_interfaces(self._instance.folder)
 
     def _next_hop(self, address: Prefix) -> NextHop | None:
         known = self._view.hops.get(address)

@@ -12,7 +12,7 @@ import numpy as np
 from ebpftop.bpf import layout
 from ebpftop.bpf.layout import ControlOp, EventKind
 from ebpftop.control.audit import Intent, Operator, Recorder
-from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel import bpffs, libbpf, variants
 from ebpftop.kernel.instance import Instance, describe_failure
 from ebpftop.model import Prefix
 
@@ -52,6 +52,7 @@ class InstanceWriter:
         """
         try:
             with nullcontext() if self._part_of_act else bpffs.locked(self._instance.name):
+                variants.restore_abandoned(self._instance.folder)
                 yield
         except OSError as error:
             raise describe_failure(error) from error

@@ -18,7 +18,7 @@ from pathlib import Path
 from ebpftop import __version__
 from ebpftop.errors import KernelRefusedError, NotFoundError
 from ebpftop.format import printable
-from ebpftop.kernel import bpffs, libbpf, loading, tc_hooks
+from ebpftop.kernel import bpffs, libbpf, loading, tc_hooks, variants
 from ebpftop.kernel.instance import (
     PIPELINE,
     PROGRAMS,
@@ -63,7 +63,7 @@ def _check_free(link: Link) -> None:
     if not link.xdp_program:
         return
     program = program_name(link.xdp_program)
-    if program == PIPELINE:
+    if program in (PIPELINE, variants.PROGRAM):
         raise KernelRefusedError(
             f"ebpftop is attached to {link.name} already", f"ebpftop detach {link.name} first"
         )
@@ -248,9 +248,10 @@ def detach(instance: Instance, interface: str) -> None:
         raise KernelRefusedError(f"cannot write to {instance.folder}", REMOUNT)
     with netlink() as socket:
         index = socket.link(interface).index
-    pipeline = instance.meta.pipeline.id
     if all(attachment.index != index for attachment in instance.meta.attachments):
         raise NotFoundError(f"{interface} is not attached", f"attached: {instance.describe()}")
+    variants.restore(instance.folder)
+    pipeline = instance.meta.pipeline.id
     # Somebody else may hold the link: removing the pin alone would not break it.
     libbpf.detach_xdp(pipeline, index)
     standing = {at for program, at in libbpf.linked_programs() if program == pipeline}

@@ -201,7 +201,11 @@ def pending_files(name: str) -> list[Path]:
     return sorted(RUN.glob(f"{name}{PENDING}*"))
 
 
-DUTIES = {"control": "has control", "checks": "checks the backends"}
+DUTIES = {
+    "control": "has control",
+    "checks": "checks the backends",
+    "trace": "traces its packets",
+}
 """What one process at a time does for an instance, and how it is said of that one."""
 
 

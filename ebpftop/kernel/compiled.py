@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ebpftop.errors import KernelRefusedError
 from ebpftop.kernel import libbpf
-from ebpftop.kernel.libbpf import call
+from ebpftop.kernel.libbpf import call, object_info
+from ebpftop.kernel.maps import MapInfo
 
 INSTRUCTION_BYTES = 8
 _OPERAND_AT = 4
@@ -105,32 +107,40 @@ class RefusedProgramError(OSError):
         """At most its last lines."""
 
 
-def load(compiled: Compiled, program_type: int, folder: Path) -> None:
+def load(compiled: Compiled, program_type: int, folder: Path, share: Path | None = None) -> None:
     """Make the maps, load the programs and pin both.
 
     Args:
         compiled: What to load.
         program_type: What it is loaded as (`enum bpf_prog_type`).
         folder: On a bpffs; a program's pin is `prog_` and its name.
+        share: Another folder; maps that are pinned there are used and not made.
 
     Raises:
+        KernelRefusedError: A shared map was made in another way.
         OSError: The kernel refused; `RefusedProgramError` where the verifier did.
     """
     opened: list[int] = []
     try:
         btf = _load_btf(compiled.btf)
         opened += [btf] if btf else []
-        maps = {}
+        maps, shared = {}, set()
         for name, wanted in compiled.maps.items():
-            maps[name] = _create_map(name, wanted, btf)
+            if share and (share / name).exists():
+                maps[name] = libbpf.open_pin(share / name)
+                shared.add(name)
+            else:
+                maps[name] = _create_map(name, wanted, btf)
             opened.append(maps[name])
+        for name in shared:
+            _check_shared(name, maps[name], compiled.maps[name])
         for name, program in compiled.programs.items():
             code = _with_maps(program, maps)
             fd = _load_program(name, code, program_type, compiled.license)
             opened.append(fd)
             libbpf.pin(fd, folder / f"prog_{name}")
-        for name, fd in maps.items():
-            libbpf.pin(fd, folder / name)
+        for name in maps.keys() - shared:
+            libbpf.pin(maps[name], folder / name)
     finally:
         for fd in opened:
             os.close(fd)
@@ -153,6 +163,16 @@ def _create_map(name: str, wanted: CompiledMap, btf: int) -> int:
         "bpf_map_create", wanted.type, name.encode(), wanted.key_bytes, wanted.value_bytes,
         wanted.max_entries, ct.byref(options),
     )  # fmt: skip
+
+
+def _check_shared(name: str, fd: int, wanted: CompiledMap) -> None:
+    found = object_info(fd, MapInfo)
+    for field in ("type", "key_bytes", "value_bytes", "max_entries"):
+        if getattr(found, field) != getattr(wanted, field):
+            raise KernelRefusedError(
+                f"map {name} has {field} {getattr(found, field)} and not {getattr(wanted, field)}",
+                "it was attached by another version of ebpftop: use that, or attach anew",
+            )
 
 
 def _with_maps(program: CompiledProgram, maps: Mapping[str, int]) -> bytes:

@@ -29,11 +29,14 @@ from ebpftop.errors import (
     NotAttachedError,
     NotPermittedError,
 )
-from ebpftop.kernel import bpffs, libbpf, tc_hooks
+from ebpftop.kernel import bpffs, libbpf, tc_hooks, variants
 from ebpftop.kernel.maps import Map
 from ebpftop.kernel.netlink.links import Link, netlink
 
 PIPELINE = "xdp_pipeline"
+
+META_READINGS = 100
+"""How often `meta` is read again while another process writes it."""
 
 MAPS = {**layout.MAPS, **shaper_layout.MAPS}
 """Every map of an instance."""
@@ -92,11 +95,18 @@ class Meta:
     """Path of the policy file it was attached with; empty for none."""
     audit: str = ""
     """Path of the audit log; empty for the default."""
+    trace: int = 0
+    """Number of the program that last stood in for the pipeline, for a trace; 0: none did."""
 
     @property
     def pipeline(self) -> LoadedProgram:
         """The program on the interfaces."""
         return next(p for p in self.programs if p.name == PIPELINE)
+
+    @property
+    def hooked(self) -> frozenset[int]:
+        """Numbers of the programs that may be on the interfaces."""
+        return frozenset({self.pipeline.id, self.trace} - {0})
 
 
 def network_namespace() -> int:
@@ -178,6 +188,18 @@ class Instance:
                 f"{self.folder} was attached by another version of ebpftop", "use that version"
             ) from error
 
+    def read_meta_again(self) -> None:
+        """Bring `meta` up to date, which a detach or a trace elsewhere changes.
+
+        Raises:
+            KernelRefusedError: It kept changing while it was read.
+        """
+        for _ in range(META_READINGS):
+            with suppress(KernelRefusedError):
+                self.meta = self._read_meta()
+                return
+        self.meta = self._read_meta()
+
     def write_meta(self, meta: Meta) -> None:
         """Store what readers need to know."""
         self.meta = meta
@@ -195,11 +217,11 @@ class Instance:
 
     def is_live(self) -> bool:
         """Whether one of its links still stands."""
-        pipeline = self.meta.pipeline.id
         if os.geteuid() == 0:
-            return any(program == pipeline for program, _ in libbpf.linked_programs())
+            return bool(linked_interfaces(self.folder))
+        self.read_meta_again()
         with netlink() as socket:
-            return any(link.xdp_program == pipeline for link in socket.links())
+            return any(link.xdp_program in self.meta.hooked for link in socket.links())
 
     def pin_links(self) -> None:
         """Let the links outlive this process."""
@@ -233,7 +255,7 @@ class Instance:
         """Close it and take away everything of ours; call it under the writer's lock."""
         self.close()
         # After a detach elsewhere the folder may be that of the next instance.
-        if _pipeline_id(self.folder) in (0, self.meta.pipeline.id):
+        if _program_id(self.folder / f"prog_{PIPELINE}") in (0, self.meta.pipeline.id):
             tc_hooks.clear_folder(self.folder, same_namespace=_is_of_this_namespace(self.folder))
             bpffs.remove(self.name)
 
@@ -248,6 +270,8 @@ def sweep_stale() -> None:
             if ours and _is_stale(folder) and not _is_anothers_duty(folder):
                 tc_hooks.clear_folder(folder, same_namespace=_is_of_this_namespace(folder))
                 bpffs.remove(name)
+            elif ours:
+                variants.restore_abandoned(folder)
     with suppress(OSError):
         tc_hooks.sweep_orphans(filter(_is_of_this_namespace, bpffs.folders()))
 
@@ -273,17 +297,22 @@ def _is_stale(folder: Path) -> bool:
     """Whether no link of an instance stands; ask under its lock, or it is being attached."""
     if not folder.exists():
         return False
-    pipeline = _pipeline_id(folder)
     try:
-        return all(program != pipeline for program, _ in libbpf.linked_programs())
+        return not linked_interfaces(folder)
     except PermissionError:
         return False
 
 
-def _pipeline_id(folder: Path) -> int:
+def linked_interfaces(folder: Path) -> set[int]:
+    """Return the interfaces that an instance's pipeline, or its trace, is on. Root only."""
+    ours = {_program_id(folder / f"prog_{PIPELINE}"), variants.number(folder)} - {0}
+    return {index for program, index in libbpf.linked_programs() if program in ours}
+
+
+def _program_id(pin: Path) -> int:
     """Return the number of the program that is pinned there, 0 for none."""
     try:
-        fd = libbpf.open_pin(folder / f"prog_{PIPELINE}")
+        fd = libbpf.open_pin(pin)
     except OSError:
         return 0
     try:
@@ -329,7 +358,7 @@ def find(interface: str, *, read_only: bool, whole: bool = True) -> Instance:
 
 def _is_on(instance: Instance, link: Link) -> bool:
     on_it = any(attachment.index == link.index for attachment in instance.meta.attachments)
-    return on_it and link.xdp_program == instance.meta.pipeline.id
+    return on_it and link.xdp_program in instance.meta.hooked
 
 
 def _closed(interface: str, folder: Path) -> NotPermittedError:

@@ -23,6 +23,7 @@ BPF_XDP = 37
 BPF_TCX = (46, 47)
 """Attach types of TCX, ingress and egress; since Linux 6.6."""
 BPF_F_BEFORE = 8
+BPF_F_REPLACE = 4
 XDP_FLAGS_SKB_MODE = 2
 XDP_FLAGS_DRV_MODE = 4
 LINK_TYPE_XDP = 6
@@ -65,6 +66,15 @@ class _ObjGetOptions(ct.Structure):
 
 class _LinkCreateOptions(ct.Structure):
     _fields_ = (("sz", ct.c_size_t), ("flags", ct.c_uint32))
+
+
+class _LinkUpdateOptions(ct.Structure):
+    _fields_ = (
+        ("sz", ct.c_size_t),
+        ("flags", ct.c_uint32),
+        ("old_program", ct.c_uint32),
+        ("old_map", ct.c_uint32),
+    )
 
 
 class _TestRunOptions(ct.Structure):
@@ -238,6 +248,22 @@ def detach_xdp(program_id: int, ifindex: int) -> bool:
             call("bpf_link_detach", fd)
             return True
     return False
+
+
+def swap_xdp(old: int, new: int) -> None:
+    """Put the program behind `new` in the place of that behind `old`, on every link of it.
+
+    No packet is lost, and a link that has another program by now keeps it.
+    """
+    options = _LinkUpdateOptions(ct.sizeof(_LinkUpdateOptions), BPF_F_REPLACE, old)
+    old_id = program_info(old).id
+    for fd, program, _ in _links(LINK_TYPE_XDP):
+        if program == old_id:
+            try:
+                call("bpf_link_update", fd, new, ct.byref(options))
+            except OSError as error:
+                if error.errno not in (errno.ENOLINK, errno.EPERM):  # it is gone, or not `old`'s
+                    raise
 
 
 def run_program(

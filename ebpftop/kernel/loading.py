@@ -15,13 +15,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ebpftop.bpf import layout, shaper_layout
+from ebpftop.bpf import layout, shaper_layout, trace_layout
 from ebpftop.errors import KernelRefusedError, NotPermittedError
 from ebpftop.kernel import compiled, compiled_cache
 from ebpftop.kernel.compiled import Compiled, RefusedProgramError
@@ -46,10 +46,16 @@ class Module:
     """What they are loaded as (`enum bpf_prog_type`)."""
     maps: layout.Maps
     """Keys and values of its maps."""
+    defines: Mapping[str, int] = field(default_factory=dict)
+    """What it is compiled with besides."""
 
 
 PROTECTION = Module("xdp_pipeline.c", layout.PROGRAMS, 6, layout.MAPS)
 SHAPER = Module("tc_traffic_shaper.c", shaper_layout.PROGRAMS, 3, shaper_layout.MAPS)
+TRACE = Module(
+    "xdp_pipeline.c", trace_layout.PROGRAMS, 6, {**layout.MAPS, **trace_layout.MAPS}, {"TRACE": 1}
+)
+"""The pipeline with a trace in it; it works on the maps of an instance."""
 MODULES = (PROTECTION, SHAPER)
 """Everything that an instance is made of."""
 
@@ -75,7 +81,12 @@ def probe() -> str:
     return f"{answer['bcc']} by {interpreter()}"
 
 
-def load(folder: Path, defines: Mapping[str, int], modules: Sequence[Module] = MODULES) -> None:
+def load(
+    folder: Path,
+    defines: Mapping[str, int],
+    modules: Sequence[Module] = MODULES,
+    share: Path | None = None,
+) -> None:
     """Compile the sources or take what is kept of them, load programs and maps, pin them all.
 
     Each module is compiled by a child of its own, all at the same time.
@@ -84,6 +95,7 @@ def load(folder: Path, defines: Mapping[str, int], modules: Sequence[Module] = M
         folder: An empty folder on a bpffs.
         defines: Capacities and switches, by the names the C side gives them.
         modules: What to load.
+        share: Another folder; maps that are pinned there are used and not made.
 
     Raises:
         KernelRefusedError: bcc or headers are missing, or the compiler, the verifier or the
@@ -91,19 +103,20 @@ def load(folder: Path, defines: Mapping[str, int], modules: Sequence[Module] = M
         NotPermittedError: This is not root, or one without the rights.
     """
     with ThreadPoolExecutor(len(modules)) as pool:
-        for done in [pool.submit(_load, module, folder, defines) for module in modules]:
+        for done in [pool.submit(_load, module, folder, defines, share) for module in modules]:
             done.result()
 
 
-def _load(module: Module, folder: Path, defines: Mapping[str, int]) -> None:
-    request = {"source": module.source, "defines": dict(defines), "programs": module.programs}
+def _load(module: Module, folder: Path, defines: Mapping[str, int], share: Path | None) -> None:
+    defines = {**defines, **module.defines}
+    request = {"source": module.source, "defines": defines, "programs": module.programs}
     made = _compiled(json.dumps(request, sort_keys=True))
     layout.check(
         {name: {"key": each.key, "value": each.value} for name, each in made.maps.items()},
         module.maps,
     )
     try:
-        compiled.load(made, module.program_type, folder)
+        compiled.load(made, module.program_type, folder, share)
     except OSError as error:
         if error.errno == errno.EPERM:
             raise _not_permitted() from error

@@ -63,6 +63,7 @@ from ebpftop.model.snapshot import (
     Snapshot,
     Totals,
 )
+from ebpftop.model.tracing import TracedPacket
 
 __all__ = [
     "ALGORITHMS",
@@ -109,6 +110,7 @@ __all__ = [
     "SourceState",
     "Sources",
     "Totals",
+    "TracedPacket",
     "TrafficClass",
     "Vip",
     "Vips",

@@ -25,6 +25,7 @@ from ebpftop.screens.inspection_rows import (
     fullest,
 )
 from ebpftop.screens.pane import Pane, Picture
+from ebpftop.screens.trace_screen import TraceScreen
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell
 from ebpftop.widgets.table import Table
@@ -119,7 +120,11 @@ class ProgramsPane(Pane):
 
     def acts(self) -> Mapping[str, Callable[[], None]]:
         """Return its acts."""
-        return {"look-inside": self._look_inside, "look-away": lambda: self._look("")}
+        return {
+            "look-inside": self._look_inside,
+            "look-away": lambda: self._look(""),
+            "trace": self._open_trace,
+        }
 
     def can(self, action_id: str) -> bool:
         """Whether one of its acts makes sense now."""
@@ -146,6 +151,10 @@ class ProgramsPane(Pane):
 
     def _look_inside(self) -> None:
         self._look(self._asked())
+
+    def _open_trace(self) -> None:
+        if self.controls is not None:
+            self.app.push_screen(TraceScreen(self.controls))
 
     def _look(self, inside: str) -> None:
         was_map = self._inside.startswith(ENTRIES)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ebpftop.format import printable
-from ebpftop.kernel import libbpf, programs
+from ebpftop.kernel import libbpf, programs, variants
 from ebpftop.kernel.disassembly import disassemble
 from ebpftop.kernel.instance import Instance
 from ebpftop.kernel.netlink.hooks import OUR_FILTERS, HookReader
@@ -108,6 +108,7 @@ class Inspector:
     def _fixtures(self, link: Link) -> Iterator[Fixture]:
         assert self._hooks is not None
         known = {loaded.id: loaded.name for loaded in self._instance.meta.programs}
+        known[self._instance.meta.trace] = variants.PROGRAM
         if link.xdp_program:
             yield self._program(link, "xdp", link.xdp_program, known)
         for egress in (False, True):

@@ -111,12 +111,11 @@ class LiveSource:
 
     def _interfaces(self) -> tuple[list[Interface], list[str]]:
         found, reasons = [], []
-        pipeline = self._instance.meta.pipeline.id
         for attachment in self._instance.meta.attachments:
             link = self._netlink.link_at(attachment.index)
             if link is None:
                 reasons.append(f"{attachment.name} was deleted")
-            elif link.xdp_program != pipeline:
+            elif not self._is_ours(link.xdp_program):
                 other = f"; program {link.xdp_program} is there now" if link.xdp_program else ""
                 reasons.append(f"ebpftop was detached from {printable(link.name)}{other}")
             else:
@@ -125,6 +124,12 @@ class LiveSource:
         if not found:
             raise SourceLostError("; ".join(reasons), "nothing of it is left attached")
         return found, reasons
+
+    def _is_ours(self, program: int) -> bool:
+        """Whether a program is one of the instance's; a trace may have begun since we looked."""
+        if program and program not in self._instance.meta.hooked:
+            self._instance.read_meta_again()
+        return program in self._instance.meta.hooked
 
     def _read(self, interfaces: list[Interface], faults: list[str]) -> Snapshot:
         config = self._maps["config"].read()[1].copy()

@@ -25,6 +25,7 @@ class FilterLine(Vertical):
 
     Args:
         check: Says what is wrong with an expression and at which character; None when nothing.
+        example: Shown while nothing is typed.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", show=False)]
@@ -39,17 +40,17 @@ class FilterLine(Vertical):
     class Cancelled(Message):
         """Escape was pressed: the filter stays off, or goes off."""
 
-    def __init__(self, check: Callable[[str], tuple[str, int] | None]) -> None:
+    def __init__(
+        self, check: Callable[[str], tuple[str, int] | None], example: str = _EXAMPLE
+    ) -> None:
         super().__init__()
-        self._check = check
+        self._check, self._example = check, example
 
     def compose(self) -> ComposeResult:
         """Lay out the prompt, the text and the mistake."""
         with Horizontal():
             yield Static(_PROMPT, markup=False)
-            yield Input(
-                compact=True, select_on_focus=False, placeholder="address:10.0.0.0/8 pps:>1k"
-            )
+            yield Input(compact=True, select_on_focus=False, placeholder=self._example)
         yield Static(id="mistake", markup=False)
 
     @property

@@ -229,6 +229,7 @@ ACTS: dict[str, Callable[[InstanceControl], Any]] = {
     "delete_backend": lambda c: c.balancing.delete_backend(Service.parse(VIP), end(WEB1)),
     "delete_vip": lambda c: c.balancing.delete_vip(Service.parse(VIP)),
     "confirm": lambda c: c.confirm(),
+    "trace": lambda c: c.trace("", 1).stop(),
 }
 """How each act of the controls is called, each after those before it."""
 NO_ACTS = {"guarded", "shaping", "balancing", "reverting"}

@@ -36,6 +36,7 @@ from ebpftop.model import (
     Sources,
     SourceState,
     Totals,
+    TracedPacket,
     TrafficClass,
     Vip,
     Vips,
@@ -490,6 +491,30 @@ class FakeBalancing:
         self._controls._act("delete_backend", vip, backend)
 
 
+class FakeTrace:
+    """A trace of packets that a test makes up."""
+
+    def __init__(self, expression: str) -> None:
+        self.asked = [expression]
+        self.packets: list[TracedPacket] = []
+        self.left_out = 0
+        self.error: EbpftopError | None = None
+        self.stopped = threading.Event()
+
+    def ask(self, expression: str, rate: int) -> None:
+        """Remember another filter."""
+        self.asked.append(expression)
+
+    def take(self) -> Sequence[TracedPacket]:
+        """Give the packets that the test put there."""
+        taken, self.packets = self.packets, []
+        return taken
+
+    def stop(self) -> None:
+        """Remember the end."""
+        self.stopped.set()
+
+
 class FakeControls:
     """Remembers what it was asked to do, in words and values."""
 
@@ -511,6 +536,13 @@ class FakeControls:
         self.threads: set[int] = set()
         self.may_act = threading.Event()
         self.may_act.set()
+        self.traces: list[FakeTrace] = []
+
+    def trace(self, expression: str, rate: int) -> FakeTrace:
+        """Begin a trace that the test feeds."""
+        self._act("trace", expression, rate)
+        self.traces.append(FakeTrace(expression))
+        return self.traces[-1]
 
     def reverting(self, after_s: float) -> FakeControls:
         """Remember for how long what follows holds without a confirmation."""
