@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pipeline's variant with a trace in it: loaded, put in the pipeline's place, taken out again.
 
-It is compiled over the maps of the instance when a trace begins, so that an attach does not pay
-for it. Its pins are in a folder of their own in the instance's; while that is there, a link may
+It is loaded over the maps of the instance when a trace begins, so that an attach does not pay for
+it. Its pins are in a folder of their own in the instance's; while that is there, a link may
 have the variant on it.
 """
 

@@ -67,7 +67,7 @@ class TraceScreen(ModalScreen[None]):
         self._controls = controls
         self._trace: Tracing | None = None
         self._beginning = False
-        # Who leaves while the variant is compiled leaves the thread to switch it off again.
+        # Who leaves while the variant is loaded leaves the thread to switch it off again.
         self._left, self._lock = False, threading.Lock()
         self._expression = ""
         self._shown, self._lines = 0, deque[str](maxlen=KEPT)
@@ -121,7 +121,7 @@ class TraceScreen(ModalScreen[None]):
             self._trace.ask(self._expression, RATE)
             return
         self._beginning = True
-        self._say("the program's variant is compiled and put in its place")
+        self._say("the program's variant is loaded and put in its place")
         begin = partial(self._begin, self._expression)
         self.run_worker(begin, thread=True, exit_on_error=False)
 

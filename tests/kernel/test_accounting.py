@@ -23,6 +23,7 @@ from ebpftop.control import everything
 from ebpftop.control.everything import InstanceControl
 from ebpftop.errors import KernelRefusedError
 from ebpftop.journal.log import PATH_VARIABLE
+from ebpftop.kernel import variants
 from ebpftop.model import (
     Backend,
     BlockRequest,
@@ -128,7 +129,7 @@ def test_a_log_that_cannot_be_written_stops_the_act(stage: Stage, audit_log: Pat
         for words in (
             ["block", IFACE, TWO], ["unblock", IFACE, ONE], ["limit", IFACE, "--pps", "1"],
             ["allow", IFACE, TWO], ["class", "set", IFACE, "video", "--rate", "1mbit"],
-            ["detach", IFACE],
+            ["detach", IFACE], ["trace", IFACE, "--for", "0.1"],
         ):  # fmt: skip
             refused = ebpftop(*words)
             assert refused.status == 1
@@ -140,6 +141,7 @@ def test_a_log_that_cannot_be_written_stops_the_act(stage: Stage, audit_log: Pat
         assert not ebpftop("limit", IFACE, "--json").json()["pps"]
         assert ebpftop("classes", IFACE, "--json").json() == []
         assert ebpftop("status", IFACE).status == 0
+        assert not variants.room(stage.instance.folder).exists()
     finally:
         audit_log.rmdir()
         audit_log.touch()

@@ -303,3 +303,31 @@ def test_a_program_that_the_verifier_refuses_is_refused_in_its_words(cache: Path
 
     assert refused.value.errno == errno.EACCES
     assert "R0 !read_ok" in refused.value.log
+
+
+def test_maps_that_are_shared_are_used_and_not_made(cache: Path) -> None:
+    with pins("one") as one, pins("two") as two:
+        loading.load(one, CAPACITY, [MODULE])
+        loading.load(two, CAPACITY, [MODULE], share=one)
+
+        assert {pin.name for pin in two.iterdir()} == {f"prog_{name}" for name in MODULE.programs}
+        (two / "own").mkdir()
+        (one / "buckets").unlink()
+        loading.load(two / "own", CAPACITY, [MODULE], share=one)
+        assert (two / "own" / "buckets").exists()
+
+
+@pytest.mark.parametrize("field", ["type", "key_bytes", "value_bytes", "max_entries"])
+def test_a_shared_map_that_was_made_in_another_way_is_refused(cache: Path, field: str) -> None:
+    kept = compiled_cache.take(entry(cache).name)
+    assert kept
+    other = replace(kept.maps["buckets"], **{field: getattr(kept.maps["buckets"], field) + 1})
+    with pins("one") as one, pins("two") as two:
+        loading.load(one, CAPACITY, [MODULE])
+        with pytest.raises(KernelRefusedError, match=f"map buckets has {field}"):
+            compiled.load(
+                replace(kept, maps={**kept.maps, "buckets": other}),
+                MODULE.program_type, two, share=one,
+            )  # fmt: skip
+
+        assert list(two.iterdir()) == []

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from ebpftop.control.trace_filter import TraceFilter
 from ebpftop.control.tracing import Trace
 from ebpftop.dissection import dissect
 from ebpftop.errors import KernelRefusedError
-from ebpftop.kernel import bpffs, libbpf, variants
+from ebpftop.kernel import bpffs, compiled_cache, libbpf, loading, variants
 from ebpftop.kernel.attaching import program_name
 from ebpftop.kernel.instance import PIPELINE, network_namespace
 from ebpftop.kernel.maps import Map
@@ -281,6 +282,23 @@ def untraced(one_trace: Trace, stage: Stage) -> Stage:
     one_trace.stop()
     assert is_whole(stage)
     return stage
+
+
+def test_a_second_trace_needs_no_compiler_and_makes_no_map_of_the_instance_anew(
+    untraced: Stage, send: Send, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_cache, "FOLDER", tmp_path / "cache")
+    with tracing(untraced):
+        pass
+    monkeypatch.setattr(loading, "COMPILER", Path("/nonexistent/compile.py"))
+    untraced.control.block(Prefix.parse(SENDER), for_s=None)
+    with tracing(untraced) as trace:
+        pinned = {path.name for path in variants.room(untraced.instance.folder).iterdir()}
+        send(datagram(untraced))
+        (packet,) = taken(trace, 1)
+    assert pinned == {"prog_xdp_trace", trace_layout.RING, *trace_layout.MAPS}
+    assert packet.reason == "blocked"
+    assert is_whole(untraced)
 
 
 def test_a_watcher_from_before_goes_on_while_a_trace_begins_and_ends_and_no_packet_is_lost(
