@@ -65,7 +65,8 @@ _KEY_LABELS = {
     "space": "Space", "comma": ",",
 }  # fmt: skip
 
-_LISTS = (TALKERS, BLOCKS, CONNECTIONS)
+_LISTS = (TALKERS, BLOCKS, BALANCER, SHAPER, CONNECTIONS, PROGRAMS)
+_SIEVED = (OVERVIEW, *_LISTS)
 _ON_SOURCES = (TALKERS, BLOCKS)
 
 ACTIONS: tuple[Action, ...] = (
@@ -199,11 +200,11 @@ ACTIONS: tuple[Action, ...] = (
     Action("to-end", ("}",), "end", "Go to the last tick", replays=True),
     Action("go-to", ("@",), "go to", "Go to a time of day, or so long after the start",
            replays=True),
-    Action("filter", ("/",), "filter", "Show only the rows that match an expression", panes=_LISTS),
-    Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_LISTS),
+    Action("filter", ("/",), "filter", "Show only the rows that match an expression",
+           panes=_SIEVED),
+    Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_SIEVED),
     Action("sort", ("s",), "sort", "Sort by the next column", panes=_LISTS),
     Action("pause", ("p",), "pause", "Freeze the display; data is still collected"),
-    Action("record", ("R",), "record", "Record what is shown to a file, or end the recording"),
     Action("limits", ("l",), "limits", "Change the limits that hold for every source", writes=True),
     Action(
         "allow", ("a",), "allow", "Let the selected source pass whatever it sends",
@@ -213,6 +214,7 @@ ACTIONS: tuple[Action, ...] = (
         "disallow", ("d",), "disallow", "Take the selected row out of the allow list",
         writes=True, panes=_ON_SOURCES,
     ),
+    Action("record", ("R",), "record", "Record what is shown to a file, or end the recording"),
     Action("invert", ("S",), "invert", "Turn the sort order round", panes=_LISTS),
     Action(
         "hold-order", ("F",), "freeze order", "Keep the rows in their order, or sort them again",
@@ -222,7 +224,7 @@ ACTIONS: tuple[Action, ...] = (
         "unit", ("B",), "unit", "Rates and graphs in packets, bits or bytes", in_footer=False,
     ),
     Action(
-        "copy", ("y",), "copy", "Copy the selected address to the terminal's clipboard",
+        "copy", ("y",), "copy", "Copy what is selected to the terminal's clipboard",
         panes=_LISTS, in_footer=False,
     ),
     Action(

@@ -162,7 +162,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         self._rows, self._order = rows, order
         self._sorted_by, self._empty = sorted_by, empty
         self._seat_cursor()
-        size = Size(1, len(order) + 1)
+        size = Size(1, max(len(order), int(bool(empty))) + 1)
         if size != self.virtual_size:
             self.virtual_size = size
         before, self._drawn = self._drawn, {}
@@ -271,7 +271,8 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         position = self.scroll_offset.y + y - 1
         base = base_style(self)
         if position >= len(self._order):
-            text = f" {printable(self._empty)}" if y == 2 and not len(self._order) else ""
+            at = min(2, self.size.height - 1)
+            text = f" {printable(self._empty)}" if y == at and not len(self._order) else ""
             style = base + self.get_component_rich_style("tone--muted", partial=True)
             return Strip([Segment(text, style)]).adjust_cell_length(width, base)
         cells, selected = self._line(position)
