@@ -15,12 +15,11 @@ from ebpftop import lab as labs
 from ebpftop.cli.demo import POLICY
 from ebpftop.control import policy as policies
 from ebpftop.control.everything import InstanceControl
-from ebpftop.control.protection import BlockRequest
 from ebpftop.control.sweeping import Sweeper
 from ebpftop.errors import EbpftopError
 from ebpftop.kernel import bpffs
 from ebpftop.kernel.instance import Instance
-from ebpftop.model import Prefix, Snapshot
+from ebpftop.model import BlockRequest, Prefix, Snapshot
 from ebpftop.sources import Sampler
 from ebpftop.sources.balancing import CONNECTIONS
 from ebpftop.sources.live import LiveSource

@@ -22,10 +22,9 @@ from ebpftop.cli.parameters import (
     controlled,
     watched,
 )
-from ebpftop.control.protection import BlockRequest
 from ebpftop.errors import KernelRefusedError, UsageError
 from ebpftop.format import duration_text, parse_address, printable, rate_text
-from ebpftop.model import Limits, Prefix
+from ebpftop.model import BlockRequest, Limits, Prefix
 
 MOST_BAD_LINES = 20
 """Bad lines of a list that are named; more are counted."""

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from ebpftop.model import Backend, ClassKey, Limits, Prefix, Service, Vip
+from ebpftop.model import Backend, BlockRequest, ClassKey, Limits, Prefix, Service, Vip
 
 
 class ShapingControls(Protocol):
@@ -83,6 +83,14 @@ class Controls(Protocol):
         self, prefix: Prefix, *, for_s: float | None, reason: str = "", override: bool = False
     ) -> None:
         """Drop all from `prefix` for `for_s` seconds, None for ever; again: changes the block."""
+        ...
+
+    def block_all(self, requests: Sequence[BlockRequest], *, override: bool = False) -> None:
+        """Set many blocks, all or none."""
+        ...
+
+    def allow_all(self, prefixes: Iterable[Prefix]) -> None:
+        """Put many on the allow list, all or none."""
         ...
 
     def unblock(self, prefix: Prefix) -> None:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from ebpftop.control.writing import InstanceWriter
 from ebpftop.errors import NotFoundError, UsageError
 from ebpftop.format import printable
 from ebpftop.kernel.clock import coarse_ns, tick_ns
-from ebpftop.model import Limits, Prefix
+from ebpftop.model import BlockRequest, Limits, Prefix
 
 LOWEST_BPS = 8_000
 """One byte a millisecond: below it a single frame would cost seconds."""
@@ -36,18 +36,6 @@ MOST_EVENTS_AT_ONCE = 16
 OF_POLICY = "policy"
 """The text of an entry of the allow list that the policy file has."""
 _NS = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class BlockRequest:
-    """One block to set."""
-
-    prefix: Prefix
-    """Whom."""
-    for_s: float | None
-    """How long, in seconds; None is for ever."""
-    reason: str = ""
-    """Why, in the operator's words."""
 
 
 class ProtectionControl(InstanceWriter):

@@ -34,7 +34,15 @@ from ebpftop.model.inspection import (
     Listing,
     ProgramFacts,
 )
-from ebpftop.model.protection import Allowed, Blocks, Limits, Sent, Sources, SourceState
+from ebpftop.model.protection import (
+    Allowed,
+    BlockRequest,
+    Blocks,
+    Limits,
+    Sent,
+    Sources,
+    SourceState,
+)
 from ebpftop.model.shaping import (
     DIRECTIONS,
     SHAPINGS,
@@ -71,6 +79,7 @@ __all__ = [
     "Allowed",
     "Backend",
     "Backends",
+    "BlockRequest",
     "Blocks",
     "ClassKey",
     "Classes",

@@ -213,3 +213,15 @@ class Allowed:
         """Return a table without rows."""
         u64 = np.zeros(0, np.uint64)
         return cls(u64, u64, np.zeros(0, np.uint8), u64, u64)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRequest:
+    """One block to set."""
+
+    prefix: Prefix
+    """Whom."""
+    for_s: float | None
+    """How long, in seconds; None is for ever."""
+    reason: str = ""
+    """Why, in the operator's words."""

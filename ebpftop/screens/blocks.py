@@ -16,7 +16,8 @@ from ebpftop.screens.block_dialog import BlockDialog
 from ebpftop.screens.dialog import disallow_dialog, unblock_dialog
 from ebpftop.screens.fields import allowed_fields
 from ebpftop.screens.figures import age, limits_cells, number_of, rate, time_left
-from ebpftop.screens.list_pane import ListPane, field_kinds
+from ebpftop.screens.list_pane import field_kinds
+from ebpftop.screens.marking import MarkingPane
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.sieve import Sieve
 from ebpftop.screens.targets import sending
@@ -94,7 +95,7 @@ class AllowedRows:
         return int(hits[0]) if len(hits) else None
 
 
-class BlocksPane(ListPane):
+class BlocksPane(MarkingPane):
     """Every block, the latest first, and below them the allowed addresses.
 
     Args:
@@ -186,8 +187,9 @@ class BlocksPane(ListPane):
         if self.filter is not None:
             shown = len(self.active_table.order)
             of = len(snapshot.allowed if self._on_allowed else snapshot.blocks)
-            return [Cell(f"{shown:,} shown of {of:,}", "key")]
+            return [*self.marks(), Cell(f"{shown:,} shown of {of:,}", "key")]
         return [
+            *self.marks(),
             Cell(f"{len(snapshot.blocks):,} blocked", "bad" if len(snapshot.blocks) else "muted"),
             Cell(f"{len(snapshot.allowed):,} allowed", "muted"),
         ]
@@ -199,12 +201,15 @@ class BlocksPane(ListPane):
             "new-block": self._new_block,
             "unblock": lambda: self._open(unblock_dialog),
             "disallow": lambda: self._open(disallow_dialog),
+            **self.marked_acts(),
         }
 
     def can(self, action_id: str) -> bool:
         """Whether one of its acts makes sense for the selected row."""
         if action_id in ("unblock", "disallow"):
             on_allowed = action_id == "disallow"
+            if self.marked:
+                return self._on_allowed == on_allowed
             return self.active_table.cursor is not None and self._on_allowed == on_allowed
         return super().can(action_id)
 

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from ebpftop import lab as labs
 from ebpftop.config import Policy
 from ebpftop.control import policy as policies
-from ebpftop.control.protection import BlockRequest, ProtectionControl
+from ebpftop.control.protection import ProtectionControl
 from ebpftop.kernel import bpffs
 from ebpftop.lab.traffic import BULK_PORT
-from ebpftop.model import Prefix
+from ebpftop.model import BlockRequest, Prefix
 from tests.bench.figures import Figure, Row
 from tests.bench.machine import lacks
 from tests.bench.registry import Effort, measurement

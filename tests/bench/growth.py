@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ebpftop.control.protection import BlockRequest, ProtectionControl
+from ebpftop.control.protection import ProtectionControl
 from ebpftop.kernel import libbpf
 from ebpftop.kernel.instance import PIPELINE
-from ebpftop.model import Prefix
+from ebpftop.model import BlockRequest, Prefix
 from tests.bench.balancing import CLIENT, from_ports
 from tests.bench.figures import Row, over
 from tests.bench.instances import FIRST_SOURCE, attached, fill_sources

@@ -7,9 +7,9 @@ import struct
 from collections.abc import Sequence
 from functools import partial
 
-from ebpftop.control.protection import BlockRequest, ProtectionControl
+from ebpftop.control.protection import ProtectionControl
 from ebpftop.kernel.instance import PIPELINE, Instance
-from ebpftop.model import Limits, Prefix
+from ebpftop.model import BlockRequest, Limits, Prefix
 from tests.bench.figures import Row
 from tests.bench.instances import attached, xdp_filter
 from tests.bench.machine import lacks

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from ebpftop.model import (
     Allowed,
     Backend,
     Backends,
+    BlockRequest,
     Blocks,
     Classes,
     ClassKey,
@@ -509,6 +510,14 @@ class FakeControls:
     ) -> None:
         """Remember a block."""
         self._act("block", prefix, for_s, reason, override)
+
+    def block_all(self, requests: Sequence[BlockRequest], *, override: bool = False) -> None:
+        """Remember many blocks."""
+        self._act("block_all", list(requests), override)
+
+    def allow_all(self, prefixes: Iterable[Prefix]) -> None:
+        """Remember many allowances."""
+        self._act("allow_all", list(prefixes))
 
     def unblock(self, prefix: Prefix) -> None:
         """Remember the end of a block."""
