@@ -18,7 +18,7 @@ async def test_a_hundred_thousand_sources_are_searched_sorted_marked_and_blocked
 ) -> None:
     crowd = many_sources(COUNT)
     loudest = crowd.address(int(crowd.pps.argmax()))
-    async with dashboard(snapshot(sources=crowd), controls=controls) as running:
+    async with dashboard(snapshot(sources=crowd), size=(120, 30), controls=controls) as running:
         await running.press("2")
         assert running.addresses[0] == str(loudest)
         steps = (("s",), ("S",), ("G",), ("pageup",), ("F",), ("F",), ("/", *"pps:>1k", "enter"),

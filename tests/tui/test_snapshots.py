@@ -95,7 +95,7 @@ def flooded(source: FakeSource, *keys: str) -> Callable[[Pilot[None]], Awaitable
             await running.tick(attack(second, interval_s=3.0, **changes))
         await running.press(*keys)
         # The dialog learns of the guard from another thread.
-        awaited = "override" if "b" in keys else "ebpftop"
+        awaited = "override" if "b" in keys else "packets/s" if "enter" in keys else "ebpftop"
         await running.until(lambda: awaited in running.text)
         for field in app.screen.query(Input):
             field.cursor_blink = False
