@@ -46,8 +46,9 @@ demo: setup ## the main job on this machine; ARGS="--for 8 --json" prints a repo
 run: setup ## the dashboard; IFACE=eth0
 	@$(BIN)/ebpftop $(IFACE) $(ARGS)
 
+# A file's tests stay in one process: many share a lab. Each lab is of its own network namespaces.
 test: setup ## all tests; ARGS go to pytest
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q $(or $(ARGS),--numprocesses 2 --dist loadfile)
 
 check: setup format lint types contracts test ## what CI runs
 

@@ -16,7 +16,7 @@ import click
 
 from ebpftop.config import AccessPolicy
 from ebpftop.errors import EbpftopError, NotAttachedError, NotPermittedError
-from ebpftop.kernel import attaching, bpffs, libbpf, loading, tc_queues
+from ebpftop.kernel import attaching, bpffs, ethtool, libbpf, loading, tc_queues
 from ebpftop.kernel.ethtool import driver
 from ebpftop.kernel.instance import PIPELINE, find
 from ebpftop.kernel.netlink.links import Link, driver_runs_xdp, netlink
@@ -61,6 +61,7 @@ def _findings(iface: str | None) -> Iterator[Finding]:
             link = socket.link(iface)
         yield _interface(link)
         yield _guarded(lambda: _hook(link))
+        yield _merging(link)
         yield _queue(link)
 
 
@@ -154,6 +155,16 @@ def _hook(link: Link) -> Finding:
     if native:
         return Finding("ok", f"{link.name}: no XDP program; the driver runs XDP (native mode)")
     return Finding("note", f"{link.name}: the driver has no XDP: generic mode, which costs more")
+
+
+def _merging(link: Link) -> Finding:
+    """Say whether the balancer would meet packets that no link takes."""
+    if link.xdp_native or driver_runs_xdp(link.index) or not ethtool.merges(link.name):
+        return Finding("ok", f"{link.name}: packets reach the program as they came")
+    return Finding(
+        "note", f"{link.name}: packets come merged (GRO), and the balancer cannot send such on",
+        f"ethtool -K {link.name} gro off, where there is a VIP",
+    )  # fmt: skip
 
 
 def _queue(link: Link) -> Finding:

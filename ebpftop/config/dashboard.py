@@ -48,5 +48,13 @@ def load_settings(path: Path | None = None) -> DashboardSettings:
         UsageError: It has a wrong key or value; names the key and what is right.
     """
     if path is None:
-        path = next((usual for usual in (own_file(), SYSTEM_FILE) if usual.is_file()), None)
+        path = next(filter(_is_there, (own_file(), SYSTEM_FILE)), None)
     return DashboardSettings() if path is None else read(path, DashboardSettings)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file; one in a folder that is closed to us is as good as none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False

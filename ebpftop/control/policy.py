@@ -19,7 +19,7 @@ from ebpftop.control.protection import ProtectionControl, check_limits
 from ebpftop.control.rules import RuleTable
 from ebpftop.control.shaping import ClassRequest, ShapingControl, check_all
 from ebpftop.control.vip_rules import VipRequest, check_requests
-from ebpftop.kernel import attaching, bpffs, libbpf
+from ebpftop.kernel import attaching, bpffs, ethtool, libbpf
 from ebpftop.kernel.instance import Instance, describe_failure, sweep_stale
 from ebpftop.kernel.netlink.routes import Routes
 
@@ -122,8 +122,10 @@ def reload(instance: Instance, policy: Policy) -> None:
 def _note_merging(instance: Instance) -> None:
     """Say whether packets may come merged (GRO), and so larger than any link takes."""
     table = RuleTable(instance.maps)
-    modes = {each.mode for each in instance.meta.attachments}
-    _set_flag(table.config, Flag.MERGED, on=modes != {"native"})
+    merged = any(
+        each.mode != "native" and ethtool.merges(each.name) for each in instance.meta.attachments
+    )
+    _set_flag(table.config, Flag.MERGED, on=merged)
     table.commit()
 
 

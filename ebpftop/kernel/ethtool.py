@@ -13,8 +13,21 @@ import struct
 
 SIOCETHTOOL = 0x8946
 ETHTOOL_GDRVINFO = 3
+ETHTOOL_GGRO = 0x2B
 _WORDS = 49
 """Size of struct ethtool_drvinfo (linux/ethtool.h), in 32-bit words: cmd, driver, and more."""
+
+
+def merges(interface: str) -> bool:
+    """Whether packets that come in may be merged into larger ones (GRO)."""
+    value = array.array("I", [ETHTOOL_GGRO, 0])
+    request = struct.pack("16sP16x", interface.encode(), value.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        try:
+            fcntl.ioctl(handle, SIOCETHTOOL, request)
+        except OSError:
+            return True
+    return bool(value[1])
 
 
 def driver(interface: str) -> str:

@@ -87,14 +87,18 @@ class _TestRunOptions(ct.Structure):
     )
 
 
-class _ProgramInfo(ct.Structure):
+class ProgramRecord(ct.Structure):
+    """`struct bpf_prog_info` of linux/bpf.h, as far as it is read here."""
+
     _fields_ = (
         ("type", ct.c_uint32),
         ("id", ct.c_uint32),
         ("tag", ct.c_uint8 * 8),
         ("jited_bytes", ct.c_uint32),
         ("translated_bytes", ct.c_uint32),
-        ("_to_name", ct.c_uint8 * 40),
+        ("jited_at", ct.c_uint64),
+        ("translated_at", ct.c_uint64),
+        ("_to_name", ct.c_uint8 * 24),
         ("name", ct.c_char * 16),
         ("_to_run_time", ct.c_uint8 * 112),
         ("run_ns", ct.c_uint64),
@@ -115,9 +119,15 @@ class _LinkInfo(ct.Structure):
     )
 
 
-def object_info(fd: int, kind: type[Any]) -> Any:
-    """Fill a structure of `kind` with what the kernel says of the object behind `fd`."""
-    info, size = kind(), ct.c_uint32(ct.sizeof(kind))
+def object_info(fd: int, kind: type[Any], **room: int) -> Any:
+    """Fill a structure of `kind` with what the kernel says of the object behind `fd`.
+
+    Args:
+        fd: The object.
+        kind: The structure.
+        room: Fields that say where there is room for more, and how much.
+    """
+    info, size = kind(**room), ct.c_uint32(ct.sizeof(kind))
     call("bpf_obj_get_info_by_fd", fd, ct.byref(info), ct.byref(size))
     return info
 
@@ -146,7 +156,7 @@ class ProgramInfo:
 
 def program_info(fd: int) -> ProgramInfo:
     """Describe the program behind `fd`."""
-    info = object_info(fd, _ProgramInfo)
+    info = object_info(fd, ProgramRecord)
     return ProgramInfo(
         info.id, info.name.decode(errors="replace"), bytes(info.tag).hex(), info.translated_bytes,
         info.jited_bytes, info.run_ns, info.run_count, info.verified_insns,

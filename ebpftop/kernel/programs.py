@@ -14,20 +14,6 @@ BPF_STATS_RUN_TIME = 0
 MOST_ON_A_HOOK = 64
 
 
-class _ProgramCode(ct.Structure):
-    """The head of `struct bpf_prog_info`, up to the address of the translated instructions."""
-
-    _fields_ = (
-        ("type", ct.c_uint32),
-        ("id", ct.c_uint32),
-        ("tag", ct.c_uint8 * 8),
-        ("jited_bytes", ct.c_uint32),
-        ("translated_bytes", ct.c_uint32),
-        ("jited", ct.c_uint64),
-        ("translated", ct.c_uint64),
-    )
-
-
 class _QueryOptions(ct.Structure):
     _fields_ = (
         ("sz", ct.c_size_t),
@@ -44,14 +30,11 @@ def instructions(fd: int) -> bytes:
 
     Empty where the kernel does not show them (`kernel.kptr_restrict`, missing rights).
     """
-    size = ct.c_uint32(ct.sizeof(_ProgramCode))
-    head = _ProgramCode()
-    libbpf.call("bpf_obj_get_info_by_fd", fd, ct.byref(head), ct.byref(size))
-    room = ct.create_string_buffer(head.translated_bytes)
-    code = _ProgramCode(translated_bytes=len(room), translated=ct.addressof(room))
-    size = ct.c_uint32(ct.sizeof(_ProgramCode))
-    libbpf.call("bpf_obj_get_info_by_fd", fd, ct.byref(code), ct.byref(size))
-    return room.raw[: code.translated_bytes] if code.translated else b""
+    room = ct.create_string_buffer(libbpf.program_info(fd).translated_bytes)
+    info = libbpf.object_info(
+        fd, libbpf.ProgramRecord, translated_bytes=len(room), translated_at=ct.addressof(room)
+    )
+    return room.raw[: info.translated_bytes] if info.translated_at else b""
 
 
 class RunStatistics:

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
+import socket
+import struct
 import subprocess
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ebpftop.bpf.layout import Flag
-from ebpftop.kernel import bpffs, libbpf
+from ebpftop.kernel import bpffs, ethtool, libbpf
 from ebpftop.kernel.instance import find
 from ebpftop.kernel.netlink.links import netlink
 from ebpftop.lab import Lab, joined
@@ -55,16 +59,28 @@ def test_generic_mode_can_be_asked_for(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("interfaces", "merged"), [(["eth0"], False), (["lo"], True), (["eth0", "lo"], True)]
-)
+    ("interfaces", "gro", "merged"),
+    [(["eth0"], "on", False), (["lo"], "on", True), (["lo"], "off", False),
+     (["eth0", "lo"], "on", True)],
+)  # fmt: skip
 def test_the_program_knows_where_packets_may_come_merged(
-    site: Site, interfaces: list[str], merged: bool
+    site: Site, interfaces: list[str], gro: str, merged: bool
 ) -> None:
-    site.done("attach", *interfaces)
+    with joined(site.host):
+        _set_gro("lo", on=gro == "on")
+        site.done("attach", *interfaces)
 
-    with joined(site.host), closing(find(interfaces[0], read_only=True)) as instance:
-        flags = int(instance.maps["config"].read()[1]["flags"][0])
+        with closing(find(interfaces[0], read_only=True)) as instance:
+            flags = int(instance.maps["config"].read()[1]["flags"][0])
     assert bool(flags & Flag.MERGED) == merged
+
+
+def _set_gro(interface: str, *, on: bool) -> None:
+    value = array.array("I", [0x2C, on])  # ETHTOOL_SGRO of linux/ethtool.h
+    request = struct.pack("16sP16x", interface.encode(), value.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        fcntl.ioctl(handle, ethtool.SIOCETHTOOL, request)
+    assert ethtool.merges(interface) == on
 
 
 def test_native_mode_where_there_is_none_is_refused_for_all_interfaces(site: Site) -> None:

@@ -226,7 +226,7 @@ def test_what_happens_between_the_counts_and_the_flows_is_no_error(
 @pytest.fixture(scope="module")
 def small() -> Iterator[Controlled]:
     """A table that holds few flows."""
-    with loaded(connections=1024) as pipeline:
+    with loaded(CONNECTIONS=1024) as pipeline:
         yield Controlled(pipeline)
 
 

@@ -78,7 +78,7 @@ def dropped(screen: str, address: str) -> float:
 def test_the_flood_appears_and_b_blocks_it_and_its_drops_rise(lab: Lab, terminal: Terminal) -> None:
     # GIVEN the dashboard in a terminal of 80x24, and a flood
     terminal.run(f"nsenter --net={lab.server.netns_path} {EBPFTOP} eth0")
-    terminal.wait(lambda screen: "Talkers" in screen, "the dashboard")
+    terminal.wait(lambda screen: "2 Talk" in screen, "the dashboard")
     attack = flood(lab.attacker, lab.server, "udp", pps=5000, seconds=60)
     attack.wait_ready()
 

@@ -79,3 +79,13 @@ def test_a_mistake_is_named_with_what_is_right(home: Path, text: str, words: str
 def test_a_file_that_was_asked_for_and_is_not_there_is_an_error(home: Path) -> None:
     with pytest.raises(KernelRefusedError, match="cannot be read"):
         load_settings(home / "nothing.toml")
+
+
+def test_a_home_that_is_closed_to_us_is_passed_over(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    assert load_settings() == DashboardSettings()
