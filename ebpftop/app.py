@@ -414,5 +414,6 @@ class DashboardApp(App[None]):
             for action in actions.current()
             if (self.controls is not None or not action.writes) and self._fits(action)
         ]
-        sections = chrome.help_sections(possible, self.main.panes.values())
+        panes = sorted(self.main.panes.values(), key=lambda pane: pane is not self.main.pane)
+        sections = chrome.help_sections(possible, panes)
         self.push_screen(HelpScreen(sections, self._notes))

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from ebpftop import actions
 from ebpftop.model import Prefix
 from ebpftop.screens.list_pane import ListPane
 from ebpftop.screens.marked_dialogs import MARKED_DIALOGS, MarkedDialog, OnMarked
@@ -41,7 +42,11 @@ class MarkingPane(ListPane):
         """Return the acts on all that is marked; none where nothing is."""
         if not self.marked:
             return {}
-        return {name: partial(self._open_marked, dialog) for name, dialog in MARKED_DIALOGS.items()}
+        return {
+            name: partial(self._open_marked, dialog)
+            for name, dialog in MARKED_DIALOGS.items()
+            if self.NAME in actions.by_id(name).panes
+        }
 
     def acts_on_marked(self, action_id: str) -> bool:
         """Whether an action is on what is marked, and not on the selected row."""

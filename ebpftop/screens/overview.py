@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from textual.app import ComposeResult
@@ -165,6 +165,11 @@ class OverviewPane(SievedPane):
         rows = [_event_row(picture.events[row]) for row in chosen]
         empty = Cell(self._sieve.empty(""), "muted")
         self._events.show(rows or [(Cell(""), Cell(""), Cell(""), empty)])
+
+    def acts(self) -> Mapping[str, Callable[[], None]]:
+        """Return the acts on events: they stay in the order in which they happened."""
+        of_all = super().acts()
+        return {name: of_all[name] for name in ("filter", "clear-filter")}
 
     def summary(self) -> Sequence[Cell]:
         """Say how many send and how many are held back."""

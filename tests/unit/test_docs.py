@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from ebpftop.widgets.cells import Column
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-PANES = {
+PANES: dict[str, list[Sequence[Column]]] = {
     "overview": [_TALKERS, _VERDICTS, _EVENTS, _DROPS, _PROTOCOL],
     "talkers": [TalkersPane.COLUMNS],
     "blocks": [BlocksPane.COLUMNS, BlocksPane.ALLOWED_COLUMNS],
@@ -79,7 +80,7 @@ def test_every_key_of_a_pane_is_on_its_page_and_no_other(pane: str) -> None:
 @pytest.mark.parametrize("pane", PANES)
 def test_every_column_of_a_pane_is_on_its_page(pane: str) -> None:
     text = page_of(pane)
-    columns: list[Column] = [column for table in PANES[pane] for column in table]
+    columns = [column for table in PANES[pane] for column in table]
     titles = [column.title for column in columns if column.title]
     assert [title for title in titles if f"`{title}`" not in text] == []
 
