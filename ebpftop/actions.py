@@ -204,14 +204,6 @@ ACTIONS: tuple[Action, ...] = (
            panes=_SIEVED),
     Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_SIEVED),
     Action("sort", ("s",), "sort", "Sort by the next column", panes=_LISTS),
-    Action(
-        "mark", ("v",), "mark", "Mark the row, or unmark it; acts are on all marked rows",
-        writes=True, panes=_ON_SOURCES,
-    ),
-    Action(
-        "clear-marks", ("V",), "unmark all", "Take the marks of all rows away",
-        writes=True, panes=_ON_SOURCES,
-    ),
     Action("pause", ("p",), "pause", "Freeze the display; data is still collected"),
     Action("limits", ("l",), "limits", "Change the limits that hold for every source", writes=True),
     Action(
@@ -220,6 +212,14 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "disallow", ("d",), "disallow", "Take the selected row out of the allow list",
+        writes=True, panes=_ON_SOURCES,
+    ),
+    Action(
+        "mark", ("v",), "mark", "Mark the row, or unmark it; acts are on all marked rows",
+        writes=True, panes=_ON_SOURCES,
+    ),
+    Action(
+        "clear-marks", ("V",), "unmark all", "Take the marks of all rows away",
         writes=True, panes=_ON_SOURCES,
     ),
     Action("record", ("R",), "record", "Record what is shown to a file, or end the recording"),
