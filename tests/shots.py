@@ -27,7 +27,8 @@ PICTURES: dict[str, list[str]] = {
     "connections": ["escape", "f"],
     "shaper": ["5"],
     "class": ["r"],
-    "programs": ["escape", "8"],
+    "acts": ["escape", "7"],
+    "programs": ["8"],
     "limits": ["l"],
     "help": ["escape", "question_mark"],
 }
