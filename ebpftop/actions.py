@@ -66,7 +66,8 @@ _KEY_LABELS = {
     "space": "Space", "comma": ",",
 }  # fmt: skip
 
-_LISTS = (TALKERS, BLOCKS, CONNECTIONS, ACTS)
+_LISTS = (TALKERS, BLOCKS, BALANCER, SHAPER, CONNECTIONS, ACTS, PROGRAMS)
+_SIEVED = (OVERVIEW, *_LISTS)
 _ON_SOURCES = (TALKERS, BLOCKS)
 
 ACTIONS: tuple[Action, ...] = (
@@ -220,8 +221,9 @@ ACTIONS: tuple[Action, ...] = (
     Action("to-end", ("}",), "end", "Go to the last tick", replays=True),
     Action("go-to", ("@",), "go to", "Go to a time of day, or so long after the start",
            replays=True),
-    Action("filter", ("/",), "filter", "Show only the rows that match an expression", panes=_LISTS),
-    Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_LISTS),
+    Action("filter", ("/",), "filter", "Show only the rows that match an expression",
+           panes=_SIEVED),
+    Action("clear-filter", ("escape",), "clear filter", "Show all rows again", panes=_SIEVED),
     Action("sort", ("s",), "sort", "Sort by the next column", panes=_LISTS),
     Action(
         "import", ("f",), "import", "Block or allow a whole list from a file, all or none",
@@ -232,6 +234,14 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "allow", ("a",), "allow", "Let the selected source pass whatever it sends",
         writes=True, panes=(TALKERS,),
+    ),
+    Action(
+        "mark", ("v",), "mark", "Mark the row, or unmark it; acts are on all marked rows",
+        writes=True, panes=_ON_SOURCES,
+    ),
+    Action(
+        "clear-marks", ("V",), "unmark all", "Take the marks of all rows away",
+        writes=True, panes=_ON_SOURCES,
     ),
     Action("export", ("e",), "export", "Write the list to a file", panes=(BLOCKS,)),
     Action("record", ("R",), "record", "Record what is shown to a file, or end the recording"),
@@ -245,7 +255,7 @@ ACTIONS: tuple[Action, ...] = (
         "unit", ("B",), "unit", "Rates and graphs in packets, bits or bytes", in_footer=False,
     ),
     Action(
-        "copy", ("y",), "copy", "Copy the selected address to the terminal's clipboard",
+        "copy", ("y",), "copy", "Copy what is selected to the terminal's clipboard",
         panes=_LISTS, in_footer=False,
     ),
     Action(

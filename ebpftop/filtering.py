@@ -34,9 +34,10 @@ Kind = Literal["number", "address", "text"]
 """The kinds of `Column`."""
 
 _WORD = re.compile(
-    r"""(?P<minus>-?+)
+    # Not `-?+` and `(...)?+`: with these, Python 3.11 does not match a word of one letter.
+    r"""(?P<minus>-|(?!-))
         (?P<whole>
-            (?:(?P<field>[A-Za-z_][A-Za-z0-9_]*):)?+
+            (?:(?P<field>[A-Za-z_][A-Za-z0-9_]*):|(?![A-Za-z_][A-Za-z0-9_]*:))
             (?: "(?P<quoted>[^"]*)"
               | (?P<regex>(?<=:)/(?:[^/\\]|\\.)*/)
               | (?P<plain>[^\s"]\S*|(?<=:)) )

@@ -25,6 +25,7 @@ from ebpftop.kernel.instance import Instance
 from ebpftop.model import BlockRequest, Prefix, Snapshot
 from ebpftop.sources import Sampler
 from ebpftop.sources.balancing import CONNECTIONS
+from ebpftop.sources.inspection import WANTED as INSPECTION
 from ebpftop.sources.live import LiveSource
 from ebpftop.sources.recording import TapeWriter
 
@@ -65,7 +66,7 @@ def _record(instance: Instance, path: Path) -> int:
         done.set()
 
     source = LiveSource(Instance(instance.folder, read_only=False))
-    source.wants = frozenset((CONNECTIONS,))
+    source.wants = frozenset((CONNECTIONS, INSPECTION))
     sampler = Sampler(source, INTERVAL_S, write, lost)
     try:
         sampler.start()

@@ -19,14 +19,17 @@ WIDE, NARROW = (120, 36), (80, 24)
 PICTURES: dict[str, list[str]] = {
     "overview": ["1"],
     "talkers": ["2"],
-    "block": ["b"],
+    "source": ["enter"],
+    "block": ["escape", "b"],
     "blocks": ["escape", "3"],
     "balancer": ["escape", "4"],
     "staged": ["plus", "plus", "plus"],
     "connections": ["escape", "f"],
     "shaper": ["5"],
     "class": ["r"],
-    "limits": ["escape", "l"],
+    "acts": ["escape", "7"],
+    "programs": ["8"],
+    "limits": ["l"],
     "help": ["escape", "question_mark"],
 }
 """The keys that lead from each picture to the next."""

@@ -102,6 +102,7 @@ class ActsPane(ListPane):
         Column("id", "id", 8, "left", rank=5),
     )
     SORT = "time"
+    IDENTITY = ("id",)
     FILTER_FIELDS = field_kinds(_fields(()))
 
     def fields(self, snapshot: Snapshot) -> Mapping[str, model.Column]:

@@ -49,7 +49,8 @@ class AssignDialog(Dialog):
         self.target = target
         offered = into or next(iter(self._snapshot.classes.keys), None)
         self._address = Input(compact=True, id="address", placeholder="192.0.2.1 or 192.0.2.0/24")
-        self._into = Input(offered.name if offered else "", compact=True, id="class-name")
+        name = fmt.printable(offered.name) if offered else ""
+        self._into = Input(name, compact=True, id="class-name")
 
     def fields(self) -> Sequence[Widget]:
         """Return the address, where it is typed, and the class."""

@@ -13,7 +13,7 @@ from textual.app import ComposeResult
 from ebpftop import actions
 from ebpftop.control import Controls
 from ebpftop.errors import EbpftopError
-from ebpftop.model import ALGORITHMS, Backend, Service, Vip
+from ebpftop.model import ALGORITHMS, Backend, Backends, Service, Vip, Vips
 from ebpftop.screens.backend_history import BackendKey
 from ebpftop.screens.balancer_dialogs import (
     DeleteServiceDialog,
@@ -29,16 +29,21 @@ from ebpftop.screens.balancer_rows import (
     row_of,
 )
 from ebpftop.screens.dialog import Dialog
+from ebpftop.screens.fields import backend_fields, vip_fields
 from ebpftop.screens.figures import number_of
-from ebpftop.screens.pane import Pane, Picture
+from ebpftop.screens.pane import Picture
+from ebpftop.screens.sieve import Sieve, SievedPane, field_kinds
 from ebpftop.screens.staging import Staged
 from ebpftop.screens.weight_dialog import WeightDialog
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell
 from ebpftop.widgets.table import Table
 
+_VIP_KINDS = field_kinds(vip_fields(Vips.empty(), Backends.empty()))
+_BACKEND_KINDS = field_kinds(backend_fields(Backends.empty()))
 
-class BalancerPane(Pane):
+
+class BalancerPane(SievedPane):
     """VIPs above, the chosen one's backends below; what is staged waits for Enter.
 
     Args:
@@ -51,17 +56,32 @@ class BalancerPane(Pane):
         super().__init__(controls)
         self.vip_table = Table(VIP_COLUMNS, css_id="vip-table")
         self.table = Table(BACKEND_COLUMNS, css_id="backend-table")
+        self._backends = Sieve(_BACKEND_KINDS, self.table, identity=("vip", "backend"))
+        self._vips = Sieve(_VIP_KINDS, self.vip_table, identity=("vip",))
         self.staged = Staged()
         self._detail = Bar(pinned="left")
         self._plan = Bar(pinned="left", css_id="plan")
         self._writing: list[Service] = []
 
     def compose(self) -> ComposeResult:
-        """Lay out the VIPs, the backends, and the lines about the selection and the plan."""
+        """Lay out the filter line, both tables, and the lines about selection and plan."""
+        yield self.filter_line
         yield self.vip_table
         yield self.table
         yield self._detail
         yield self._plan
+
+    @property
+    def sieves(self) -> Sequence[Sieve]:
+        """What can be filtered here: the backends of the chosen VIP, and the VIPs."""
+        return (self._backends, self._vips)
+
+    @property
+    def copied(self) -> str:
+        """The VIP or the backend that is selected."""
+        if self._on_vips:
+            return super().copied
+        return "" if self.target is None else self.target.backend.endpoint
 
     @property
     def vip(self) -> Vip | None:
@@ -96,7 +116,11 @@ class BalancerPane(Pane):
         self.staged.settle(snapshot)
         count = len(snapshot.vips)
         self.vip_table.display = count > 0
-        self.vip_table.show(VipRows(snapshot, self.staged), np.arange(count))
+        shown = self._vips.rows(vip_fields(snapshot.vips, snapshot.backends), np.arange(count))
+        self.vip_table.show(
+            VipRows(snapshot, self.staged), shown,
+            sorted_by=self._vips.sort, empty=self._vips.empty(""),
+        )  # fmt: skip
         if self.vip_table.selected is None:
             self.vip_table.select(0)
         self._show_backends()
@@ -109,18 +133,21 @@ class BalancerPane(Pane):
         held = self.picture.snapshot.backends
         rows = [] if chosen is None else held.rows_of(chosen)
         shown = BackendRows(self.picture, chosen, self.staged)
-        self.table.show(shown, np.array(rows, np.intp), empty=self._empty_text())
+        sieve = self._backends
+        ordered = sieve.rows(backend_fields(held), np.array(rows, np.intp))
+        empty = sieve.empty(self._empty_text())
+        self.table.show(shown, ordered, sorted_by=sieve.sort, empty=empty)
         if self.target is None or self.target.vip != chosen:
             self.table.select(0)
         self._show_detail()
 
     def _empty_text(self) -> str:
-        may = self.controls is not None
+        may, adds = self.controls is not None, actions.key("new-service")
         if self.picture is None or not len(self.picture.snapshot.vips):
-            return "No VIP: nothing is balanced" + (". n adds one" if may else "")
+            return "No VIP: nothing is balanced" + (f". {adds} adds one" if may else "")
         if self.vip is None:
             return f"{self.vip_table.selected} is no more: Tab and ↓ choose another"
-        return "This VIP has no backend" + (": n adds one" if may else "")
+        return "This VIP has no backend" + (f": {adds} adds one" if may else "")
 
     def _show_detail(self) -> None:
         if self.picture is None:
@@ -149,6 +176,7 @@ class BalancerPane(Pane):
     def acts(self) -> Mapping[str, Callable[[], None]]:
         """Return its acts."""
         return {
+            **super().acts(),
             "write-staged": self._write,
             "drop-staged": self._drop,
             "weight-up": lambda: self._stage_weight(1),
@@ -167,6 +195,10 @@ class BalancerPane(Pane):
     def can(self, action_id: str) -> bool:
         """Whether one of its acts makes sense now."""
         vip = self.vip
+        if action_id in super().acts():
+            # One key drops what is staged and, when nothing is, the filter.
+            staged = action_id == "clear-filter" and self.can("drop-staged")
+            return not staged and super().can(action_id)
         match action_id:
             case "new-service":
                 return self.picture is not None
@@ -280,11 +312,6 @@ class BalancerPane(Pane):
             return
         backend = None if self._on_vips or self.target is None else self.target.backend
         self.app.push_screen(DeleteServiceDialog(controls, picture.snapshot, vip.service, backend))
-
-    def _redraw(self) -> None:
-        if self.picture is not None:
-            self.show(self.picture)
-        self.post_message(self.Changed())
 
     def on_descendant_focus(self) -> None:
         """Offer what the other table has to offer."""

@@ -11,13 +11,16 @@ from textual.app import ComposeResult
 from ebpftop import actions, model
 from ebpftop import format as fmt
 from ebpftop.control import Controls
-from ebpftop.model import Blocks, Clock, Prefix, Snapshot
+from ebpftop.model import Allowed, Blocks, Clock, Prefix, Snapshot
 from ebpftop.screens.block_dialog import BlockDialog
 from ebpftop.screens.dialog import disallow_dialog, unblock_dialog
+from ebpftop.screens.fields import allowed_fields
 from ebpftop.screens.figures import age, limits_cells, number_of, rate, time_left
 from ebpftop.screens.list_dialogs import ExportDialog, ImportDialog
-from ebpftop.screens.list_pane import ListPane, field_kinds
+from ebpftop.screens.list_pane import field_kinds
+from ebpftop.screens.marking import MarkingPane
 from ebpftop.screens.pane import Picture
+from ebpftop.screens.sieve import Sieve
 from ebpftop.screens.targets import sending
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell, Column
@@ -93,7 +96,7 @@ class AllowedRows:
         return int(hits[0]) if len(hits) else None
 
 
-class BlocksPane(ListPane):
+class BlocksPane(MarkingPane):
     """Every block, the latest first, and below them the allowed addresses.
 
     Args:
@@ -113,15 +116,22 @@ class BlocksPane(ListPane):
     SORT = "set_s"
     FILTER_FIELDS = field_kinds(_fields(Blocks.empty(), Clock(0, 0.0)))
     ALLOWED_COLUMNS = (
-        Column("", "allowed", 18, "left", grows=True),
-        Column("", "packets", 9),
-        Column("", "bytes", 8),
+        Column("address", "allowed", 18, "left", grows=True),
+        Column("packets", "packets", 9),
+        Column("bytes", "bytes", 8),
     )
 
     def __init__(self, controls: Controls | None) -> None:
         super().__init__(controls)
         self.allowed_table = Table(self.ALLOWED_COLUMNS, css_id="allowed-table")
+        kinds = field_kinds(allowed_fields(Allowed.empty()))
+        self._allowed = Sieve(kinds, self.allowed_table, identity=("address",))
         self._limits = Bar(pinned="left")
+
+    @property
+    def sieves(self) -> Sequence[Sieve]:
+        """What can be filtered here: the blocks and the allowed."""
+        return (self.main_sieve, self._allowed)
 
     def compose(self) -> ComposeResult:
         """Lay out the limits, the blocks, the allowed, and the line about the selection."""
@@ -134,9 +144,12 @@ class BlocksPane(ListPane):
     def show(self, picture: Picture) -> None:
         """Draw both tables."""
         snapshot = picture.snapshot
-        rows = len(snapshot.allowed)
-        self.allowed_table.display = rows > 0
-        self.allowed_table.show(AllowedRows(snapshot), np.arange(rows))
+        sieve = self._allowed
+        chosen = sieve.rows(allowed_fields(snapshot.allowed))
+        self.allowed_table.display = len(snapshot.allowed) > 0
+        self.allowed_table.show(
+            AllowedRows(snapshot), chosen, sorted_by=sieve.sort, empty=sieve.empty("")
+        )
         self._limits.show(limits_cells(snapshot.limits))
         super().show(picture)
 
@@ -162,14 +175,22 @@ class BlocksPane(ListPane):
         """Say why there is no row."""
         if self.controls is None:
             return "Nobody is blocked"
-        return "Nobody is blocked: n blocks an address, b in Talkers the selected one"
+        typed, selected = actions.key("new-block"), actions.key("block")
+        return (
+            f"Nobody is blocked: {typed} blocks an address, {selected} in Talkers the selected one"
+        )
 
     def summary(self) -> Sequence[Cell]:
         """Say how many are blocked and allowed."""
         if self.picture is None:
             return ()
         snapshot = self.picture.snapshot
+        if self.filter is not None:
+            shown = len(self.active_table.order)
+            of = len(snapshot.allowed if self._on_allowed else snapshot.blocks)
+            return [*self.marks(), Cell(f"{shown:,} shown of {of:,}", "key")]
         return [
+            *self.marks(),
             Cell(f"{len(snapshot.blocks):,} blocked", "bad" if len(snapshot.blocks) else "muted"),
             Cell(f"{len(snapshot.allowed):,} allowed", "muted"),
         ]
@@ -183,12 +204,15 @@ class BlocksPane(ListPane):
             "export": self._export,
             "unblock": lambda: self._open(unblock_dialog),
             "disallow": lambda: self._open(disallow_dialog),
+            **self.marked_acts(),
         }
 
     def can(self, action_id: str) -> bool:
         """Whether one of its acts makes sense for the selected row."""
         if action_id in ("unblock", "disallow"):
             on_allowed = action_id == "disallow"
+            if self.marked:
+                return self._on_allowed == on_allowed
             return self.active_table.cursor is not None and self._on_allowed == on_allowed
         return super().can(action_id)
 

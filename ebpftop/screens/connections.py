@@ -83,6 +83,7 @@ class ConnectionsPane(ListPane):
         Column("idle_s", "idle", 6, rank=6),
     )
     SORT = "packets"
+    IDENTITY = ("vip", "port", "client")
     FILTER_FIELDS = field_kinds(Connections.empty().columns(Clock(0, 0.0)))
 
     @property

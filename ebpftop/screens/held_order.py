@@ -44,10 +44,12 @@ class HeldOrder:
         return np.concatenate([held, ordered[~np.isin(ordered, held)]])
 
     def _identity(self, fields: Mapping[str, Column]) -> list[NDArray[np.generic]]:
-        parts = []
+        parts: list[NDArray[np.generic]] = []
         for name in self._names:
             column = fields[name]
-            parts += [
-                each for each in (column.length, column.values, column.low) if each is not None
-            ]
+            values = column.values
+            if column.labels:
+                # A word's code may be another one in the next snapshot.
+                values = np.array(column.labels, np.object_)[values]
+            parts += [each for each in (column.length, values, column.low) if each is not None]
         return parts

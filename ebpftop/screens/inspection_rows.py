@@ -16,33 +16,33 @@ NEARLY_FULL = 0.8
 """Part of a map's entries from which on it is a warning."""
 
 PROGRAM_COLUMNS = (
-    Column("", "program", 15, "left", grows=True),
-    Column("", "hook", 11, "left", rank=4),
-    Column("", "id", 5, rank=6),
-    Column("", "runs/s", 8),
-    Column("", "ns/run", 7, rank=1),
-    Column("", "cpu", 6, rank=2),
-    Column("", "insns", 6, rank=3),
-    Column("", "jited", 8, rank=7),
-    Column("", "verified", 8, rank=8),
-    Column("", "tag", 16, "left", rank=9),
+    Column("program", "program", 15, "left", grows=True),
+    Column("hook", "hook", 11, "left", rank=4),
+    Column("id", "id", 5, rank=6),
+    Column("runs_per_s", "runs/s", 8),
+    Column("ns_per_run", "ns/run", 7, rank=1),
+    Column("cpu_share", "cpu", 6, rank=2),
+    Column("insns", "insns", 6, rank=3),
+    Column("jited_bytes", "jited", 8, rank=7),
+    Column("verified_insns", "verified", 8, rank=8),
+    Column("tag", "tag", 16, "left", rank=9),
 )
 MAP_COLUMNS = (
-    Column("", "map", 17, "left", grows=True),
-    Column("", "type", 12, "left", rank=2),
-    Column("", "entries", 8),
-    Column("", "of", 8, rank=1),
-    Column("", "full", 16, "left", stretch=20),
-    Column("", "memory", 8, rank=3),
+    Column("map", "map", 17, "left", grows=True),
+    Column("type", "type", 12, "left", rank=2),
+    Column("entries", "entries", 8),
+    Column("max_entries", "of", 8, rank=1),
+    Column("fill", "full", 16, "left", stretch=20),
+    Column("memory_bytes", "memory", 8, rank=3),
 )
 FIXTURE_COLUMNS = (
-    Column("", "interface", 10, "left", grows=True),
-    Column("", "place", 11, "left"),
-    Column("", "what", 18, "left", stretch=20),
-    Column("", "id", 6, "left", rank=1),
-    Column("", "whose", 6, "left"),
-    Column("", "packets", 8, rank=3),
-    Column("", "dropped", 8, rank=2),
+    Column("interface", "interface", 10, "left", grows=True),
+    Column("place", "place", 11, "left"),
+    Column("what", "what", 18, "left", stretch=20),
+    Column("id", "id", 6, "left", rank=1),
+    Column("whose", "whose", 6, "left"),
+    Column("packets", "packets", 8, rank=3),
+    Column("dropped", "dropped", 8, rank=2),
 )
 LISTING_COLUMNS = (Column("", "", 70, "left", stretch=2000),)
 
@@ -194,8 +194,10 @@ class ListingRows:
         self.why_empty = listing.note if listing is not None and fits else "it is being read"
         """Why there is no line."""
 
-    def __len__(self) -> int:
-        return len(self._lines)
+    @property
+    def lines(self) -> Sequence[str]:
+        """The lines there are."""
+        return self._lines
 
     def cells(self, row: int) -> Sequence[Cell]:
         """Return the one cell of a line."""

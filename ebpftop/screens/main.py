@@ -74,7 +74,8 @@ class MainScreen(Screen[None]):
             yield from self.panes.values()
         yield self._place
         yield self._footer
-        words = f"ebpftop needs a terminal of {SMALLEST[0]}x{SMALLEST[1]} or more. q quits"
+        size = f"{SMALLEST[0]}x{SMALLEST[1]}"
+        words = f"ebpftop needs a terminal of {size} or more. {actions.key('quit')} quits"
         yield Static(words, id="too-small", markup=False)
 
     def on_mount(self) -> None:

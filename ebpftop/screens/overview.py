@@ -15,9 +15,11 @@ from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.model import VERDICTS, Event, Snapshot, Totals
 from ebpftop.ranking import order
+from ebpftop.screens.fields import event_fields
 from ebpftop.screens.figures import limits_cells, rate, rate_in, share_cell, source_summary
 from ebpftop.screens.history import GRAPHED, History
-from ebpftop.screens.pane import Pane, Picture
+from ebpftop.screens.pane import Picture
+from ebpftop.screens.sieve import Sieve, SievedPane, field_kinds
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell, Column, Tone, state_cell
 from ebpftop.widgets.graph import Graph
@@ -111,7 +113,7 @@ class Tile(Vertical):
         )
 
 
-class OverviewPane(Pane):
+class OverviewPane(SievedPane):
     """Totals and graphs, top talkers, verdicts, protocols, drop reasons and events.
 
     Args:
@@ -130,6 +132,7 @@ class OverviewPane(Pane):
         self._drops = Ledger(_DROPS, css_id="drops")
         self._limits = Bar(pinned="left", css_id="limits")
         self._events = Ledger(_EVENTS, css_id="events")
+        self._sieve = Sieve(field_kinds(event_fields(())))
 
     def compose(self) -> ComposeResult:
         """Lay out the pane from top to bottom."""
@@ -137,7 +140,13 @@ class OverviewPane(Pane):
         yield self._talkers
         yield Horizontal(self._verdicts, self._protocols, self._drops, id="tables")
         yield self._limits
+        yield self.filter_line
         yield self._events
+
+    @property
+    def sieves(self) -> Sequence[Sieve]:
+        """What can be filtered here: the events."""
+        return (self._sieve,)
 
     def show(self, picture: Picture) -> None:
         """Draw all of it."""
@@ -152,11 +161,15 @@ class OverviewPane(Pane):
         self._protocols.show(list(_protocol_rows(snapshot)))
         self._drops.show(list(_drop_rows(snapshot.totals)))
         self._limits.show(limits_cells(snapshot.limits))
-        self._events.show([_event_row(event) for event in picture.events])
+        chosen = self._sieve.rows(event_fields(picture.events)).first().tolist()
+        rows = [_event_row(picture.events[row]) for row in chosen]
+        empty = Cell(self._sieve.empty(""), "muted")
+        self._events.show(rows or [(Cell(""), Cell(""), Cell(""), empty)])
 
     def acts(self) -> Mapping[str, Callable[[], None]]:
-        """Return nothing: there is nothing to choose here."""
-        return {}
+        """Return the acts on events: they stay in the order in which they happened."""
+        of_all = super().acts()
+        return {name: of_all[name] for name in ("filter", "clear-filter")}
 
     def summary(self) -> Sequence[Cell]:
         """Say how many send and how many are held back."""

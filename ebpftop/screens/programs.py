@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 from textual import on
 from textual.app import ComposeResult
 
@@ -13,6 +12,13 @@ from ebpftop import actions
 from ebpftop import format as fmt
 from ebpftop.control import Controls
 from ebpftop.model import Inspection, Snapshot
+from ebpftop.ordering import Ordered
+from ebpftop.screens.fields import (
+    fixture_fields,
+    listing_fields,
+    map_fields,
+    program_fields,
+)
 from ebpftop.screens.inspection_rows import (
     FIXTURE_COLUMNS,
     LISTING_COLUMNS,
@@ -24,17 +30,19 @@ from ebpftop.screens.inspection_rows import (
     ProgramRows,
     fullest,
 )
-from ebpftop.screens.pane import Pane, Picture
+from ebpftop.screens.pane import Picture
+from ebpftop.screens.sieve import Sieve, SievedPane, field_kinds
 from ebpftop.screens.trace_screen import TraceScreen
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell
-from ebpftop.widgets.table import Table
+from ebpftop.widgets.table import Rows, Table
 
 WANTED, INSTRUCTIONS, ENTRIES = "inspection", "instructions:", "entries:"
 """Words of `Source.wants`."""
+_NOTHING = Inspection()
 
 
-class ProgramsPane(Pane):
+class ProgramsPane(SievedPane):
     """Programs, maps, what is on the interfaces; and inside one of the first two.
 
     Args:
@@ -49,11 +57,19 @@ class ProgramsPane(Pane):
         self.maps = Table(MAP_COLUMNS, css_id="map-table")
         self.fixtures = Table(FIXTURE_COLUMNS, css_id="fixture-table")
         self.listing = Table(LISTING_COLUMNS, css_id="listing-table")
+        kinds = field_kinds(program_fields((), _NOTHING))
+        self._programs = Sieve(kinds, self.programs, identity=("program",))
+        self._maps = Sieve(field_kinds(map_fields(())), self.maps, identity=("map",))
+        kinds = field_kinds(fixture_fields(_NOTHING))
+        identity = ("interface", "place", "id")
+        self._fixtures = Sieve(kinds, self.fixtures, identity=identity)
+        self._lines = Sieve(field_kinds(listing_fields(())), self.listing, identity=("line",))
         self.detail = Bar(pinned="left")
         self._inside = ""
 
     def compose(self) -> ComposeResult:
-        """Lay out the three tables, the listing that takes their place, and a line below."""
+        """Lay out the three tables, the listing that takes their place, and lines about them."""
+        yield self.filter_line
         yield self.programs
         yield self.maps
         yield self.fixtures
@@ -65,6 +81,18 @@ class ProgramsPane(Pane):
         self.listing.display = False
 
     @property
+    def sieves(self) -> Sequence[Sieve]:
+        """What can be filtered here now."""
+        return (self._lines,) if self._inside else (self._programs, self._maps, self._fixtures)
+
+    @property
+    def copied(self) -> str:
+        """What is selected, as it is called."""
+        if self.sieve is self._fixtures:
+            return "" if self.fixtures.selected is None else " ".join(self.fixtures.selected)
+        return "" if self._inside else super().copied
+
+    @property
     def wants(self) -> frozenset[str]:
         """A close look, and what was asked for in particular."""
         return frozenset({WANTED, self._inside} if self._inside else {WANTED})
@@ -73,20 +101,18 @@ class ProgramsPane(Pane):
         """Draw what is in sight."""
         self.picture = picture
         snapshot = picture.snapshot
-        found = snapshot.inspection or Inspection()
+        found = snapshot.inspection or _NOTHING
         if self._inside:
             rows = ListingRows(found.listing, self._inside)
-            self.listing.show(rows, np.arange(len(rows)), empty=rows.why_empty)
+            chosen = self._lines.rows(listing_fields(rows.lines))
+            _show(self._lines, rows, chosen, rows.why_empty)
         else:
-            self.programs.show(
-                ProgramRows(snapshot, found), np.arange(len(snapshot.programs)),
-                empty="no program is known",
-            )  # fmt: skip
-            self.maps.show(MapRows(snapshot), fullest(snapshot), empty="no map is known")
-            self.fixtures.show(
-                FixtureRows(found), np.arange(len(found.fixtures)),
-                empty="looking at the interfaces",
-            )  # fmt: skip
+            programs = self._programs.rows(program_fields(snapshot.programs, found))
+            maps = self._maps.rows(map_fields(snapshot.maps), fullest(snapshot))
+            fixtures = self._fixtures.rows(fixture_fields(found))
+            _show(self._programs, ProgramRows(snapshot, found), programs, "no program is known")
+            _show(self._maps, MapRows(snapshot), maps, "no map is known")
+            _show(self._fixtures, FixtureRows(found), fixtures, "looking at the interfaces")
         self._show_detail(snapshot, found)
 
     def _show_detail(self, snapshot: Snapshot, found: Inspection) -> None:
@@ -121,6 +147,7 @@ class ProgramsPane(Pane):
     def acts(self) -> Mapping[str, Callable[[], None]]:
         """Return its acts."""
         return {
+            **super().acts(),
             "look-inside": self._look_inside,
             "look-away": lambda: self._look(""),
             "trace": self._open_trace,
@@ -131,7 +158,8 @@ class ProgramsPane(Pane):
         if action_id == "look-inside":
             return not self._inside and self._asked() != ""
         if action_id == "look-away":
-            return bool(self._inside)
+            # The key that leads out first takes away the filter of what is inside.
+            return bool(self._inside) and not super().can("clear-filter")
         return super().can(action_id)
 
     def enter(self) -> None:
@@ -158,6 +186,8 @@ class ProgramsPane(Pane):
 
     def _look(self, inside: str) -> None:
         was_map = self._inside.startswith(ENTRIES)
+        self._lines.look_for("")
+        self.filter_line.close()
         self._inside = inside
         for table in (self.programs, self.maps, self.fixtures):
             table.display = not inside
@@ -179,3 +209,9 @@ class ProgramsPane(Pane):
     @on(Table.Selected)
     def _selection_moved(self) -> None:
         self.post_message(self.Changed())
+
+
+def _show(sieve: Sieve, rows: Rows, chosen: Ordered, otherwise: str) -> None:
+    """Draw a table, or say why it is empty."""
+    assert sieve.table is not None
+    sieve.table.show(rows, chosen, sorted_by=sieve.sort, empty=sieve.empty(otherwise))

@@ -7,18 +7,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from textual import on
 from textual.app import ComposeResult
 
 from ebpftop import actions
 from ebpftop import format as fmt
 from ebpftop.control import Controls
-from ebpftop.model import ClassKey
+from ebpftop.model import Classes, ClassKey
 from ebpftop.screens.assign_dialog import AssignDialog
 from ebpftop.screens.class_dialog import ClassDialog, DeleteClassDialog
+from ebpftop.screens.fields import class_fields
 from ebpftop.screens.figures import rate
 from ebpftop.screens.new_class_dialog import NewClassDialog
-from ebpftop.screens.pane import Pane, Picture
+from ebpftop.screens.pane import Picture
+from ebpftop.screens.sieve import Sieve, SievedPane, field_kinds
 from ebpftop.widgets.bar import Bar
 from ebpftop.widgets.cells import Cell, Column, Tone
 from ebpftop.widgets.graph import braille, buckets
@@ -99,7 +102,7 @@ class ClassRows:
         return self._classes.row_of(key)
 
 
-class ShaperPane(Pane):
+class ShaperPane(SievedPane):
     """Every class, with its bucket; make, change and delete them.
 
     Args:
@@ -108,32 +111,45 @@ class ShaperPane(Pane):
 
     NAME = actions.SHAPER
     COLUMNS = (
-        Column("", "class", 10, "left", grows=True),
-        Column("", "way", 3, "left", rank=9),
-        Column("", "by", 6, "left", rank=6),
-        Column("", "rate", 8),
-        Column("", "now", 7),
-        Column("", "tokens", 16, "left", rank=1, stretch=20),
-        Column("", "burst", 7, rank=7),
-        Column("", "empties", 7, rank=4),
-        Column("", "packets", 7, rank=8),
-        Column("", "dropped", 7, rank=2),
-        Column("", "drop/s", 6, rank=5),
-        Column("", "marks", 6, rank=10),
+        Column("class", "class", 10, "left", grows=True),
+        Column("direction", "way", 3, "left", rank=9),
+        Column("action", "by", 6, "left", rank=6),
+        Column("rate_bps", "rate", 8),
+        Column("bps", "now", 7),
+        Column("tokens_bytes", "tokens", 16, "left", rank=1, stretch=20),
+        Column("burst_bytes", "burst", 7, rank=7),
+        Column("empty_in_s", "empties", 7, rank=4),
+        Column("packets", "packets", 7, rank=8),
+        Column("dropped_packets", "dropped", 7, rank=2),
+        Column("dropped_pps", "drop/s", 6, rank=5),
+        Column("marked_packets", "marks", 6, rank=10),
         Column("", "last minute", SPARK_CELLS, "left", rank=3),
     )
+    FILTER_FIELDS = field_kinds(class_fields(Classes.empty()))
 
     def __init__(self, controls: Controls | None) -> None:
         super().__init__(controls)
         self.table = Table(self.COLUMNS, css_id="shaper-table")
+        self._sieve = Sieve(self.FILTER_FIELDS, self.table, identity=("class", "direction"))
         self.detail = Bar(pinned="left")
         self.hidden = Bar(pinned="left", css_id="shaper-hidden")
 
     def compose(self) -> ComposeResult:
-        """Lay out the classes and the lines about the selected one."""
+        """Lay out the filter line, the classes and the lines about the selected one."""
+        yield self.filter_line
         yield self.table
         yield self.detail
         yield self.hidden
+
+    @property
+    def sieves(self) -> Sequence[Sieve]:
+        """What can be filtered here."""
+        return (self._sieve,)
+
+    @property
+    def copied(self) -> str:
+        """The name of the selected class."""
+        return "" if self.target is None else self.target.name
 
     @property
     def target(self) -> ClassKey | None:
@@ -144,12 +160,15 @@ class ShaperPane(Pane):
     def show(self, picture: Picture) -> None:
         """Draw the classes, those under a parent right below it."""
         self.picture = picture
-        self.table.show(ClassRows(picture), self._order(picture), empty=self._empty_text())
+        sieve = self._sieve
+        ordered = sieve.rows(class_fields(picture.snapshot.classes), self._order(picture))
+        empty = sieve.empty(self._empty_text())
+        self.table.show(ClassRows(picture), ordered, sorted_by=sieve.sort, empty=empty)
         if self.target is None:
             self.table.select(0)
         self._show_detail()
 
-    def _order(self, picture: Picture) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    def _order(self, picture: Picture) -> NDArray[np.intp]:
         held = picture.snapshot.classes
 
         def place(row: int) -> tuple[int, int]:
@@ -162,7 +181,8 @@ class ShaperPane(Pane):
     def _empty_text(self) -> str:
         if self.controls is None:
             return "No traffic class: nothing is shaped"
-        return "No traffic class: n makes one, c puts an address into it"
+        makes, puts = actions.key("new-class"), actions.key("assign")
+        return f"No traffic class: {makes} makes one, {puts} puts an address into it"
 
     def _show_detail(self) -> None:
         if self.picture is None:
@@ -175,7 +195,8 @@ class ShaperPane(Pane):
             self.hidden.show([])
             return
         members = held.members[row]
-        listed = " ".join(str(member) for member in members[:4]) or "no address: c assigns one"
+        listed = " ".join(str(member) for member in members[:4])
+        listed = listed or f"no address: {actions.key('assign')} assigns one"
         more = f" and {len(members) - 4} more" if len(members) > 4 else ""
         way = "in" if key.direction == "ingress" else "out"
         cells = [Cell(f"▸ {key.name}", "strong"), Cell(f"{way} by {held.action[row]}", "info")]
@@ -216,6 +237,7 @@ class ShaperPane(Pane):
     def acts(self) -> Mapping[str, Callable[[], None]]:
         """Return its acts."""
         return {
+            **super().acts(),
             "class-rate": lambda: self._edit("rate"),
             "class-burst": lambda: self._edit("burst"),
             "new-class": self._new_class,

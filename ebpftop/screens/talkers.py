@@ -16,7 +16,8 @@ from ebpftop.screens.block_dialog import BlockDialog
 from ebpftop.screens.dialog import allow_dialog, disallow_dialog, unblock_dialog
 from ebpftop.screens.effects import Effects
 from ebpftop.screens.figures import age, number_of, rate, share_cell, source_summary, standing
-from ebpftop.screens.list_pane import ListPane, field_kinds
+from ebpftop.screens.list_pane import field_kinds
+from ebpftop.screens.marking import MarkingPane
 from ebpftop.screens.pane import Picture
 from ebpftop.screens.source_screen import SourceScreen
 from ebpftop.screens.targets import covering
@@ -91,7 +92,7 @@ class SourceRows:
         return self._snapshot.sources.row_of(key)
 
 
-class TalkersPane(ListPane):
+class TalkersPane(MarkingPane):
     """Every source, busiest first; block, unblock, allow.
 
     Args:
@@ -168,9 +169,9 @@ class TalkersPane(ListPane):
         if self.picture is None:
             return ()
         if self.filter is None:
-            return source_summary(self.picture.snapshot)
+            return [*self.marks(), *source_summary(self.picture.snapshot)]
         of = number_of(len(self.picture.snapshot.sources), "source")
-        return [Cell(f"{len(self.table.order):,} shown of {of}", "key")]
+        return [*self.marks(), Cell(f"{len(self.table.order):,} shown of {of}", "key")]
 
     def acts(self) -> Mapping[str, Callable[[], None]]:
         """Return its acts on the selected source."""
@@ -182,6 +183,7 @@ class TalkersPane(ListPane):
             "disallow": lambda: self._open(disallow_dialog),
             "assign": self._assign,
             "look-at": self._look_at,
+            **self.marked_acts(),
         }
 
     def _block(self) -> None:
@@ -202,7 +204,9 @@ class TalkersPane(ListPane):
         self.post_message(self.Changed())
 
     def can(self, action_id: str) -> bool:
-        """Whether one of its acts makes sense for the selected source."""
+        """Whether one of its acts makes sense for the selected source, or for those marked."""
+        if self.acts_on_marked(action_id):
+            return self.can_on_marked(action_id)
         if self.picture is None or self.target is None:
             return action_id not in _ON_TARGET and super().can(action_id)
         snapshot = self.picture.snapshot

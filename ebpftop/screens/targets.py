@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,8 +30,26 @@ class Sending:
 
 def sending(snapshot: Snapshot, prefix: Prefix) -> Sending:
     """Add up what the sources within `prefix` send."""
+    return _sum(snapshot, _within(snapshot.sources, prefix))
+
+
+def sending_together(snapshot: Snapshot, prefixes: Sequence[Prefix]) -> Sending:
+    """Add up what the sources within any of `prefixes` send, each of them once."""
     sources = snapshot.sources
-    rows = _within(sources, prefix)
+    hosts = {(each.high, each.low) for each in prefixes if each.is_host}
+    # Many addresses may be marked: one half of them rules nearly all sources out at once.
+    lows = np.array([low for _, low in hosts], np.uint64)
+    rows = np.isin(sources.low, lows)
+    for row in np.flatnonzero(rows).tolist():
+        rows[row] = (int(sources.high[row]), int(sources.low[row])) in hosts
+    for prefix in prefixes:
+        if not prefix.is_host:
+            rows |= _within(sources, prefix)
+    return _sum(snapshot, rows)
+
+
+def _sum(snapshot: Snapshot, rows: NDArray[np.bool_]) -> Sending:
+    sources = snapshot.sources
     pps = float(np.sum(sources.pps[rows]))
     received = snapshot.rates.pps.get("received", 0.0) if snapshot.rates else 0.0
     return Sending(

@@ -49,6 +49,7 @@ HOOKS = {
     "explain": RUN_BY_HAND,
     "shape_ingress": "tc ingress",
     "shape_egress": "tc egress",
+    "shape_control": RUN_BY_HAND,
 }
 
 

@@ -34,8 +34,8 @@ from ebpftop.widgets.cells import (
     row_strip,
 )
 
-_MARK = "▸ "
-_NO_MARK = "  "
+_SELECTED, _MARKED = "▸", "*"
+_MARGIN = 2
 _KEPT_LINES = 1000
 
 
@@ -118,7 +118,8 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         self._order = Ordered.of(np.zeros(0, np.intp))
         self._sorted_by = ("", True)
         self._empty = ""
-        self._drawn: dict[int, tuple[tuple[Cell, ...], bool]] = {}
+        self._drawn: dict[int, tuple[tuple[Cell, ...], bool, bool]] = {}
+        self._marked: dict[Any, None] = {}
         self._selected: Any = None
         self._cursor: int | None = None
         self._last_cursor = 0
@@ -127,6 +128,11 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
     def selected(self) -> Any:
         """What the operator has selected, whether or not there is a row for it now."""
         return self._selected
+
+    @property
+    def marked(self) -> tuple[Any, ...]:
+        """What the operator has marked, in that order, whether or not there are rows for it now."""
+        return tuple(self._marked)
 
     @property
     def cursor(self) -> int | None:
@@ -164,7 +170,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         self._order = order if isinstance(order, Ordered) else Ordered.of(order)
         self._sorted_by, self._empty = sorted_by, empty
         self._seat_cursor()
-        size = Size(1, len(order) + 1)
+        size = Size(1, max(len(order), int(bool(empty))) + 1)
         if size != self.virtual_size:
             self.virtual_size = size
         before, self._drawn = self._drawn, {}
@@ -224,6 +230,23 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         else:
             self.post_message(self.Selected(self))
 
+    def mark(self) -> None:
+        """Mark what is selected, or take its mark away."""
+        if self._selected is None:
+            return
+        if self._selected in self._marked:
+            del self._marked[self._selected]
+        else:
+            self._marked[self._selected] = None
+        if self._cursor is not None:
+            self._forget(self._cursor)
+
+    def unmark(self) -> None:
+        """Take all marks away."""
+        self._marked.clear()
+        self._drawn.clear()
+        self.refresh()
+
     def action_move(self, rows: int) -> None:
         """Move the selection by `rows`; without one, select the first row in sight."""
         if self._cursor is not None:
@@ -259,7 +282,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             if position < len(self._order):
                 self.select(position)
             return
-        start = len(_MARK)
+        start = _MARGIN
         for index, width in self._placed():
             if start <= event.x < start + width + GAP and self._columns[index].key:
                 self.post_message(self.SortRequested(self, self._columns[index].key))
@@ -275,13 +298,15 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         position = self.scroll_offset.y + y - 1
         base = base_style(self)
         if position >= len(self._order):
-            text = f" {printable(self._empty)}" if y == 2 and not len(self._order) else ""
+            at = min(2, self.size.height - 1)
+            text = f" {printable(self._empty)}" if y == at and not len(self._order) else ""
             style = base + self.get_component_rich_style("tone--muted", partial=True)
             return Strip([Segment(text, style)]).adjust_cell_length(width, base)
-        cells, selected = self._line(position)
+        cells, selected, marked = self._line(position)
         if selected:
             base = self.get_component_rich_style("table--cursor")
-        mark = Segment(_MARK if selected else _NO_MARK, base)
+        margin = (_SELECTED if selected else " ") + (_MARKED if marked else " ")
+        mark = Segment(margin, base)
         row = row_strip(self, cells, self._columns, self._placed(), base)
         return Strip([mark, *row]).adjust_cell_length(width, base)
 
@@ -305,14 +330,16 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
             if position is not None:
                 self._cursor = self._last_cursor = position
 
-    def _line(self, position: int) -> tuple[tuple[Cell, ...], bool]:
-        """Return the cells at `position` and whether they are selected."""
+    def _line(self, position: int) -> tuple[tuple[Cell, ...], bool, bool]:
+        """Return the cells at `position`, and whether they are selected and marked."""
         line = self._drawn.get(position)
         if line is None:
             assert self._rows is not None
             if len(self._drawn) > _KEPT_LINES:
                 self._drawn.clear()
-            line = (tuple(self._rows.cells(self._order[position])), position == self._cursor)
+            row = self._order[position]
+            marked = bool(self._marked) and self._rows.key(row) in self._marked
+            line = (tuple(self._rows.cells(row)), position == self._cursor, marked)
             self._drawn[position] = line
         return line
 
@@ -341,7 +368,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
     def _placed(self) -> tuple[Placed, ...]:
         kept = [at for at in range(len(self._columns)) if at not in self._left_out]
         columns, widths = [self._columns[at] for at in kept], [self._widths[at] for at in kept]
-        placed = place(columns, widths, self.size.width - len(_MARK) - 1)
+        placed = place(columns, widths, self.size.width - _MARGIN - 1)
         return tuple(Placed(kept[at], width) for at, width in placed)
 
     def _heading(self) -> Strip:
@@ -349,7 +376,7 @@ class Table(ScrollView, can_focus=True, inherit_bindings=False):
         base = self.get_component_rich_style("table--heading")
         marked = base + self.get_component_rich_style("table--sorted", partial=True)
         arrow = " ▼" if descending else " ▲"
-        segments = [Segment(_NO_MARK, base)]
+        segments = [Segment(" " * _MARGIN, base)]
         placed = self._placed()
         for index, width in placed:
             column = self._columns[index]

@@ -27,6 +27,7 @@ from tests.kernel.farm import NAMES, until
 pytestmark = pytest.mark.kernel("bridge", "veth")
 
 README = Path(__file__).parents[2] / "README.md"
+BALANCING = README.parent / "docs" / "balancing.md"
 VIP = f"{VIP4}:80/tcp"
 DIRECTOR = "192.0.2.1"
 ANSWER_S = 20.0
@@ -249,7 +250,7 @@ def test_the_page_of_the_readme_leads_to_a_balanced_vip_by_verbs_and_by_file(
     service: Service,
 ) -> None:
     # GIVEN the page, for the addresses of this network
-    page = README.read_text().partition("## From three servers")[2].partition("\n## ")[0]
+    page = BALANCING.read_text()
     page = page.replace("198.51.100.10", VIP4)
     for number, host in enumerate(service.lab.backends, 11):
         page = page.replace(f"192.0.2.{number}:", f"{host.ipv4}:")

@@ -53,7 +53,13 @@ async def test_every_action_has_a_handler_and_every_handler_an_action() -> None:
 
 async def test_keys_are_unique_within_a_pane() -> None:
     for pane in {name for action in ACTIONS for name in action.panes}:
-        keys = [key for action in ACTIONS if action.works_in(pane) for key in action.keys]
+        keys = [
+            key
+            for action in ACTIONS
+            for key in action.keys
+            # The key that takes a filter away takes what is above it away before.
+            if action.works_in(pane) and action.id not in ("drop-staged", "look-away")
+        ]
         assert len(keys) == len(set(keys))
 
 

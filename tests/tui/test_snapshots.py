@@ -27,6 +27,7 @@ from tests.tui.fakes import (
     rates,
     vips,
 )
+from tests.tui.test_programs import FOUND, MAPS, PROGRAMS
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,8 @@ def same_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OwnCost, "words", lambda *_: "self 2% 75.0 MB")
 
 
+INSPECTED = {"programs": PROGRAMS, "maps": MAPS, "inspection": FOUND}
+"""Programs and maps, one of which is nearly full."""
 WEB, DNS = "198.51.100.10:80/tcp", "[2001:db8::53]:53/udp"
 
 
@@ -88,10 +91,11 @@ def flooded(source: FakeSource, *keys: str) -> Callable[[Pilot[None]], Awaitable
             flow = rates(received_pps, 0.97 * flood_pps)
             held = classes(shaped_by(second))
             changes = {"rates": flow, "classes": held, **balanced_by(second)}
+            changes |= INSPECTED if "8" in keys else {}
             await running.tick(attack(second, interval_s=3.0, **changes))
         await running.press(*keys)
         # The dialog learns of the guard from another thread.
-        awaited = "override" if "b" in keys else "ebpftop"
+        awaited = "override" if "b" in keys else "packets/s" if "enter" in keys else "ebpftop"
         await running.until(lambda: awaited in running.text)
         for field in app.screen.query(Input):
             field.cursor_blink = False
@@ -113,6 +117,12 @@ def flooded(source: FakeSource, *keys: str) -> Callable[[Pilot[None]], Awaitable
         pytest.param(("6", "down"), (80, 24), id="connections-80x24"),
         pytest.param(("5",), (120, 30), id="shaper-120x30"),
         pytest.param(("5", "down", "r"), (80, 24), id="class-dialog-80x24"),
+        pytest.param(("8",), (80, 24), id="programs-80x24"),
+        pytest.param(("8",), (200, 60), id="programs-200x60"),
+        pytest.param(("2", "enter"), (80, 24), id="source-80x24"),
+        pytest.param(("2", "enter"), (200, 60), id="source-200x60"),
+        pytest.param(("2", "v", "down", "v"), (80, 24), id="talkers-80x24"),
+        pytest.param(("3",), (80, 24), id="blocks-80x24"),
     ],
 )
 def test_screen(

@@ -277,3 +277,10 @@ def _addresses(prefixes: list[Prefix]) -> Column:
         np.array([prefix.low for prefix in prefixes], np.uint64),
         length=np.array([prefix.length for prefix in prefixes], np.uint8),
     )
+
+
+@pytest.mark.parametrize("word", ["a", "7", "-a"])
+def test_a_bare_word_of_one_letter_is_looked_for(word: str) -> None:
+    column = Column("text", np.array(["a7", "b"], np.object_))
+    mask = Filter.parse(word, {"reason": "text"}).mask({"reason": column})
+    assert mask.tolist() == [word != "-a", word == "-a"]

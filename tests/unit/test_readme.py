@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the README says is so."""
+"""What the README and the page about the policy file say is so."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from ebpftop.config import balancing
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+POLICY = (ROOT / "docs" / "policy.md").read_text()
 
 
-def test_the_policy_of_the_readme_is_a_right_one_and_names_every_key(tmp_path: Path) -> None:
-    examples = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+def test_the_policy_of_its_page_is_a_right_one_and_names_every_key(tmp_path: Path) -> None:
+    examples = re.findall(r"```toml\n(.*?)```", POLICY, re.DOTALL)
     (example,) = (text for text in examples if "[limits]" in text)
     path = tmp_path / "policy.toml"
     path.write_text(example)
