@@ -602,7 +602,8 @@ def test_a_reload_is_one_act_which_says_what_it_changed(tmp_path: Path, audit_lo
         assert (old["limits"]["pps"], new["limits"]["pps"]) == (500, 700)
         assert (old["vips"], list(new["vips"])) == ({}, [VIP])
         assert (old["classes"], list(new["classes"])) == ({}, ["video"])
-        assert told[-1]["target"] == str(policy)
+        assert str(policy).startswith(told[-1]["target"].rstrip("…"))
+        assert len(told[-1]["target"]) > 40
         refused = ebpftop("undo", "lo", told[-1]["id"])
         assert refused.status == 2
         assert "reload cannot be undone" in refused.err
