@@ -130,6 +130,8 @@ def test_a_second_dashboard_only_watches_and_says_who_writes(site: Site) -> None
     second.press("7")
     second.wait_for(acts(site)[0]["id"])
     # What the second may not do, the first does, and the second sees it.
+    first.press("7")
+    first.wait_for(acts(site)[0]["id"])
     first.press("z")
     first.wait_for(f"Undo block {ADDRESS}")
     first.press("\r")
