@@ -51,7 +51,10 @@ class InstanceWriter:
             EbpftopError: The kernel refused, or another writer does not end.
         """
         try:
-            with nullcontext() if self._part_of_act else bpffs.locked(self._instance.name):
+            if self._part_of_act:
+                yield
+                return
+            with bpffs.locked(self._instance.name):
                 variants.restore_abandoned(self._instance.folder)
                 yield
         except OSError as error:
