@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import click
 
@@ -39,9 +40,11 @@ def main(only: Sequence[str], effort: str, folder: Path | None, listing: bool) -
         return
     bpffs.mount(lasting=False)
     about, tables = machine.describe(), []
-    with TemporaryDirectory() as log:
-        # What is attached to be measured is no act on this machine.
-        os.environ[PATH_VARIABLE] = f"{log}/acts.jsonl"
+    # What is attached to be measured is no act on this machine.
+    with (
+        TemporaryDirectory() as log,
+        patch.dict(os.environ, {PATH_VARIABLE: f"{log}/acts.jsonl"}),
+    ):
         for each in chosen:
             tables.append(_measured(each, effort))
             click.echo(f"{each.name}: {tables[-1].seconds:.1f} s", err=True)

@@ -120,7 +120,7 @@ def test_a_second_dashboard_only_watches_and_says_who_writes(site: Site) -> None
     first = site.dashboard("eth0")
     first.wait_for("q quit")
     second = site.dashboard("eth0")
-    who = f"READ-ONLY: root, process {first.process.pid} has control since "
+    who = f"READ-ONLY: root, process {first.process.pid} has control"
     second.wait_until(lambda shown: who in shown.splitlines()[0], "who has control was not said")
     site.done("block", "eth0", ADDRESS)
     second.press("3")

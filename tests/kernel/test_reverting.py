@@ -33,7 +33,7 @@ def attached() -> Iterator[Stage]:
 @pytest.fixture
 def stage(attached: Stage, audit_log: Path) -> Iterator[Stage]:
     attached.clear()
-    audit_log.unlink()
+    audit_log.unlink(missing_ok=True)
     yield attached
     for path in bpffs.pending_files(attached.instance.name):
         path.unlink(missing_ok=True)

@@ -167,7 +167,7 @@ def test_two_policed_classes_do_not_disturb_each_other(stage: Stage) -> None:
 
     for (first, *_, last), mbit in zip(samples, (4, 8), strict=True):
         rate_bps = (last[2] - first[2]) * 8 / (last[0] - first[0])
-        assert rate_bps == pytest.approx(mbit * MBIT, rel=0.02)
+        assert rate_bps == pytest.approx(mbit * MBIT, rel=0.03)
 
 
 @pytest.mark.parametrize("mbit", [2, 6])
