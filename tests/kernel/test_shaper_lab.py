@@ -215,7 +215,7 @@ def test_a_new_rate_holds_within_a_second_for_a_transfer_that_runs(
         time.sleep(1.0)
         on_wire = wire_bps(client, 1.0)
 
-    assert 0.9 * mbit * MBIT <= on_wire <= OVER * mbit * MBIT
+    assert 0.9 * mbit * MBIT <= on_wire <= 1.02 * mbit * MBIT
 
 
 def test_marks_are_seen_by_the_peer(stage: Stage, client: Host) -> None:
