@@ -167,7 +167,7 @@ def test_two_policed_classes_do_not_disturb_each_other(stage: Stage) -> None:
 
     for (first, *_, last), mbit in zip(samples, (4, 8), strict=True):
         rate_bps = (last[2] - first[2]) * 8 / (last[0] - first[0])
-        assert rate_bps == pytest.approx(mbit * MBIT, rel=0.03)
+        assert rate_bps == pytest.approx(mbit * MBIT, rel=0.02)
 
 
 @pytest.mark.parametrize("mbit", [2, 6])
@@ -215,7 +215,7 @@ def test_a_new_rate_holds_within_a_second_for_a_transfer_that_runs(
         time.sleep(1.0)
         on_wire = wire_bps(client, 1.0)
 
-    assert 0.9 * mbit * MBIT <= on_wire <= 1.02 * mbit * MBIT
+    assert 0.9 * mbit * MBIT <= on_wire <= OVER * mbit * MBIT
 
 
 def test_marks_are_seen_by_the_peer(stage: Stage, client: Host) -> None:
